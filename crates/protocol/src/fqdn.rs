@@ -1,0 +1,389 @@
+//! Names that clients register, and targets that scrapes ask for.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::net::Ipv6Addr;
+use std::num::NonZeroU16;
+use std::str::FromStr;
+
+use equivalent::Equivalent;
+use http::Uri;
+
+/// A registered name: `host` or `host:port`.
+///
+/// The host is a DNS name, an IPv4 address or a bracketed IPv6 address. Names compare without
+/// regard to case, and a DNS name's trailing dot does not count; they print as they were written.
+///
+/// ```
+/// use pushprox_protocol::Fqdn;
+/// let name: Fqdn = "Node.example.org:9100".parse()?;
+/// assert_eq!(name, "node.EXAMPLE.org:9100".parse()?);
+/// assert_eq!(name.to_string(), "Node.example.org:9100");
+/// # Ok::<(), pushprox_protocol::fqdn::NameError>(())
+/// ```
+#[derive(Clone)]
+pub struct Fqdn {
+    host: Box<str>,
+    port: Option<NonZeroU16>,
+}
+
+/// A name as it is looked up: borrowed, so that a look-up allocates nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct FqdnRef<'a> {
+    /// The host, in any case.
+    pub host: &'a str,
+    /// The port, or none for the bare name.
+    pub port: Option<NonZeroU16>,
+}
+
+/// What a scrape asks for: the host and port of its absolute URI.
+///
+/// It is answered by the client that registered `host:port`, else by the one that registered the
+/// bare `host`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target(Fqdn);
+
+/// Why a text is not a name. The message is for whoever sent it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing but white space.
+    #[error("the name is empty; send a host name such as node.example.org, or host:port")]
+    Empty,
+    /// Longer than any DNS name.
+    #[error("the host name has {0} characters; a DNS name has 253 at the most")]
+    TooLong(usize),
+    /// A character that no host has.
+    #[error("the host name has the character {0:?}; it may have letters, digits, '-', '_' and '.'")]
+    Character(char),
+    /// Two dots in a row, or one in front.
+    #[error("the host name has an empty part; parts are separated by single dots")]
+    EmptyLabel,
+    /// An IPv6 address without its brackets, or two ports.
+    #[error("there is more than one ':'; an IPv6 address is written in brackets, [::1]:9100")]
+    Colons,
+    /// Brackets around something else.
+    #[error("there is no IPv6 address between the brackets; write one like [2001:db8::1]")]
+    Ipv6,
+    /// Not a number from 1 to 65535.
+    #[error("the port is not a number from 1 to 65535")]
+    Port,
+    /// An absolute URI whose scheme is neither http nor https, or without a host.
+    #[error("the target is not an http URL with a host")]
+    Uri,
+}
+
+impl Fqdn {
+    /// The host, as it was written.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, if the name has one.
+    #[must_use]
+    pub fn port(&self) -> Option<NonZeroU16> {
+        self.port
+    }
+
+    /// This name as a look-up key.
+    #[must_use]
+    pub fn as_ref(&self) -> FqdnRef<'_> {
+        FqdnRef {
+            host: &self.host,
+            port: self.port,
+        }
+    }
+}
+
+impl Target {
+    /// Reads the target of an absolute URI. Port 80 where none is given, 443 for `https`.
+    ///
+    /// # Errors
+    ///
+    /// The URI is not absolute, or its host is not one that a client could have registered.
+    pub fn from_uri(uri: &Uri) -> Result<Self, NameError> {
+        let default_port = match uri.scheme_str() {
+            Some("http") => HTTP_PORT,
+            Some("https") => HTTPS_PORT,
+            _ => return Err(NameError::Uri),
+        };
+        let authority = uri.authority().ok_or(NameError::Uri)?.as_str();
+        // A user in the URI means nothing here: credentials for the target are a header.
+        let host_port = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, rest)| rest);
+        let name = Fqdn::from_str(host_port.strip_suffix(':').unwrap_or(host_port))?;
+        Ok(Self(Fqdn {
+            port: name.port.or(default_port),
+            host: name.host,
+        }))
+    }
+
+    /// The name that matches first: host and port.
+    #[must_use]
+    pub fn exact(&self) -> FqdnRef<'_> {
+        self.0.as_ref()
+    }
+
+    /// The name that matches where nobody registered the exact one: the host alone.
+    #[must_use]
+    pub fn bare(&self) -> FqdnRef<'_> {
+        FqdnRef {
+            host: &self.0.host,
+            port: None,
+        }
+    }
+
+    /// Whether a client of this name may answer for this target.
+    #[must_use]
+    pub fn matches(&self, name: FqdnRef<'_>) -> bool {
+        name == self.exact() || name == self.bare()
+    }
+}
+
+impl FromStr for Fqdn {
+    type Err = NameError;
+
+    /// Parses a name as it stands in the body of a poll: white space around it does not count.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if let Some(rest) = text.strip_prefix('[') {
+            let (address, after) = rest.split_once(']').ok_or(NameError::Ipv6)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| NameError::Ipv6)?;
+            let port = match after {
+                "" => None,
+                _ => Some(parse_port(after.strip_prefix(':').ok_or(NameError::Port)?)?),
+            };
+            return Ok(Self {
+                host: format!("[{address}]").into(),
+                port,
+            });
+        }
+        let (host, port) = match text.split_once(':') {
+            None => (text, None),
+            Some((_, port)) if port.contains(':') => return Err(NameError::Colons),
+            Some((host, port)) => (host, Some(parse_port(port)?)),
+        };
+        Ok(Self {
+            host: parse_host(host)?.into(),
+            port,
+        })
+    }
+}
+
+impl PartialEq for FqdnRef<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.port == other.port && self.host.eq_ignore_ascii_case(other.host)
+    }
+}
+
+impl Eq for FqdnRef<'_> {}
+
+impl Hash for FqdnRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut lower = [0; 64];
+        for part in self.host.as_bytes().chunks(lower.len()) {
+            for (to, from) in lower.iter_mut().zip(part) {
+                *to = from.to_ascii_lowercase();
+            }
+            state.write(lower.get(..part.len()).unwrap_or_default());
+        }
+        state.write_u8(0xff);
+        state.write_u16(self.port.map_or(0, NonZeroU16::get));
+    }
+}
+
+impl PartialEq for Fqdn {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_ref() == other.as_ref()
+    }
+}
+
+impl Eq for Fqdn {}
+
+impl Hash for Fqdn {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_ref().hash(state);
+    }
+}
+
+impl Equivalent<Fqdn> for FqdnRef<'_> {
+    fn equivalent(&self, key: &Fqdn) -> bool {
+        *self == key.as_ref()
+    }
+}
+
+impl fmt::Display for FqdnRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            None => f.write_str(self.host),
+            Some(port) => write!(f, "{}:{port}", self.host),
+        }
+    }
+}
+
+impl fmt::Display for Fqdn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.as_ref(), f)
+    }
+}
+
+impl fmt::Debug for Fqdn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+fn parse_host(host: &str) -> Result<&str, NameError> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let foreign = |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if let Some(character) = host.chars().find(foreign) {
+        return Err(NameError::Character(character));
+    }
+    if host.len() > MAX_HOST {
+        return Err(NameError::TooLong(host.len()));
+    }
+    if host.split('.').any(str::is_empty) {
+        return Err(NameError::EmptyLabel);
+    }
+    Ok(host)
+}
+
+fn parse_port(port: &str) -> Result<NonZeroU16, NameError> {
+    // `u16` would take a sign.
+    if !port.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(NameError::Port);
+    }
+    port.parse().map_err(|_| NameError::Port)
+}
+
+/// RFC 1035, section 2.3.4, without the length octets.
+const MAX_HOST: usize = 253;
+const HTTP_PORT: Option<NonZeroU16> = NonZeroU16::new(80);
+const HTTPS_PORT: Option<NonZeroU16> = NonZeroU16::new(443);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    fn name(text: &str) -> Fqdn {
+        text.parse().unwrap()
+    }
+
+    fn target(uri: &str) -> Result<Target, NameError> {
+        Target::from_uri(&uri.parse().unwrap())
+    }
+
+    #[test]
+    fn names_of_every_kind_are_taken() {
+        for (text, printed) in [
+            ("localhost", "localhost"),
+            ("  node.test:9100\r\n", "node.test:9100"),
+            ("my_host-1.example.org", "my_host-1.example.org"),
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("[::1]", "[::1]"),
+            ("[2001:DB8:0::1]:9100", "[2001:db8::1]:9100"),
+            ("node.example.org.", "node.example.org"),
+        ] {
+            assert_eq!(name(text).to_string(), printed);
+        }
+        assert_eq!(name(&"a".repeat(253)).host().len(), 253);
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused_with_the_reason() {
+        for (text, error) in [
+            ("", NameError::Empty),
+            (" \t\n", NameError::Empty),
+            ("a b", NameError::Character(' ')),
+            ("a/b", NameError::Character('/')),
+            ("nöde", NameError::Character('ö')),
+            ("a\0", NameError::Character('\0')),
+            ("a..b", NameError::EmptyLabel),
+            (".a", NameError::EmptyLabel),
+            (".", NameError::EmptyLabel),
+            (":9100", NameError::EmptyLabel),
+            ("::1", NameError::Colons),
+            ("a:1:2", NameError::Colons),
+            ("[::1", NameError::Ipv6),
+            ("[localhost]", NameError::Ipv6),
+            ("[fe80::1%eth0]", NameError::Ipv6),
+            ("[::1]9100", NameError::Port),
+            ("a:", NameError::Port),
+            ("a:0", NameError::Port),
+            ("a:65536", NameError::Port),
+            ("a:+80", NameError::Port),
+            ("a:http", NameError::Port),
+        ] {
+            assert_eq!(text.parse::<Fqdn>(), Err(error), "{text:?}");
+        }
+        assert_eq!(
+            "a".repeat(254).parse::<Fqdn>(),
+            Err(NameError::TooLong(254))
+        );
+    }
+
+    #[test]
+    fn names_compare_without_regard_to_case() {
+        let mut set = HashSet::from([name("Node.Example.org:9100")]);
+        assert!(!set.insert(name("node.EXAMPLE.org.:9100")));
+        assert!(set.insert(name("node.example.org")));
+        assert!(set.insert(name("node.example.org:9101")));
+    }
+
+    #[test]
+    fn targets_come_from_absolute_uris() {
+        for (uri, printed) in [
+            ("http://localhost:28413/metrics", "localhost:28413"),
+            ("http://localhost/metrics", "localhost:80"),
+            ("http://localhost:80", "localhost:80"),
+            ("https://localhost/x", "localhost:443"),
+            ("http://u:p@Node:9100/", "Node:9100"),
+            ("http://[::1]:9100/metrics?a=b", "[::1]:9100"),
+            ("http://[::1]/metrics", "[::1]:80"),
+        ] {
+            assert_eq!(target(uri).unwrap().to_string(), printed);
+        }
+        assert_eq!(target("/metrics"), Err(NameError::Uri));
+        assert_eq!(target("localhost:80"), Err(NameError::Uri));
+        assert_eq!(target("ftp://localhost/"), Err(NameError::Uri));
+    }
+
+    #[test]
+    fn a_target_matches_its_exact_name_and_its_bare_one() {
+        let target = target("http://NODE:9100/metrics").unwrap();
+        for (text, matches) in [
+            ("node:9100", true),
+            ("node", true),
+            ("node:80", false),
+            ("other", false),
+        ] {
+            assert_eq!(target.matches(name(text).as_ref()), matches, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC*") {
+            text.parse::<Fqdn>().ok();
+        }
+
+        #[test]
+        fn printed_names_parse_back(text in "[a-zA-Z0-9_.:\\[\\]-]{0,40}") {
+            if let Ok(parsed) = text.parse::<Fqdn>() {
+                prop_assert_eq!(&parsed.to_string().parse::<Fqdn>().unwrap(), &parsed);
+            }
+        }
+    }
+}

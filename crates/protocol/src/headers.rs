@@ -1,0 +1,164 @@
+//! Header names of the protocol, and which headers stop where.
+
+use http::HeaderMap;
+use http::header::{
+    CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+
+/// `Id`: the scrape id, on the instruction and on the pushed response.
+pub const ID: HeaderName = HeaderName::from_static("id");
+
+/// `X-Prometheus-Scrape-Timeout-Seconds`: how long Prometheus waits, on the scrape, the
+/// instruction and the pull.
+pub const SCRAPE_TIMEOUT_SECONDS: HeaderName =
+    HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
+
+/// `X-Prometheus-Scrape-Timeout`: the seconds left, on the pushed response.
+pub const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout");
+
+/// `X-Prometheus-Refresh-Interval-Seconds`: marks a request of Prometheus's http_sd.
+pub const REFRESH_INTERVAL_SECONDS: HeaderName =
+    HeaderName::from_static("x-prometheus-refresh-interval-seconds");
+
+/// `X-Prom-Pull-Token`: the operator's token for the target, on the pull alone.
+pub const PULL_TOKEN: HeaderName = HeaderName::from_static("x-prom-pull-token");
+
+/// `Prefer` (RFC 7240): with `wait=N`, how long a poll of our client may be held.
+pub const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// `Preference-Applied` (RFC 7240): by which the proxy says that it honours `Prefer`.
+pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// Removes the headers that end at each hop (RFC 9110, section 7.6.1): `Connection` and those that
+/// it names, `Keep-Alive`, `Proxy-*`, `TE`, `Trailer`, `Transfer-Encoding` and `Upgrade`.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            .filter(|name| !END_TO_END.contains(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// The value of `wait` in `Prefer` headers, in seconds. The first one counts (RFC 7240, section 2).
+#[must_use]
+pub fn preferred_wait(headers: &HeaderMap) -> Option<u32> {
+    headers
+        .get_all(PREFER)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .find_map(wait_seconds)
+}
+
+/// The seconds of one preference such as `wait=45` or `wait = "45"; x=y`, if that is what it is.
+#[must_use]
+pub fn wait_seconds(preference: &str) -> Option<u32> {
+    let (name, rest) = preference.split_once('=')?;
+    if !name.trim().eq_ignore_ascii_case("wait") {
+        return None;
+    }
+    let value = rest.split(';').next()?.trim().trim_matches('"');
+    value.parse().ok()
+}
+
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Headers that a `Connection` header has no business to name: a peer could otherwise take away
+/// the framing or what joins a push to its scrape.
+const END_TO_END: [HeaderName; 5] = [
+    http::header::CONTENT_LENGTH,
+    http::header::HOST,
+    http::header::CONTENT_ENCODING,
+    ID,
+    SCRAPE_TIMEOUT_SECONDS,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|&(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn hop_by_hop_headers_stop_and_the_rest_passes() {
+        let mut headers = map(&[
+            ("connection", "close, X-Mine"),
+            ("x-mine", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "Basic dTpw"),
+            ("te", "trailers"),
+            ("trailer", "X-Sum"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("authorization", "Basic dTpw"),
+            ("accept-encoding", "gzip"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(
+            headers,
+            map(&[("authorization", "Basic dTpw"), ("accept-encoding", "gzip")])
+        );
+    }
+
+    #[test]
+    fn connection_cannot_take_the_framing_or_the_id_away() {
+        let mut headers = map(&[
+            ("connection", "content-length, id, @, "),
+            ("content-length", "3"),
+            ("id", "x"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("content-length", "3"), ("id", "x")]));
+    }
+
+    #[test]
+    fn the_preferred_wait_is_read_from_among_other_preferences() {
+        for (value, wait) in [
+            ("wait=45", Some(45)),
+            ("respond-async, Wait = \"10\" ; foo=bar", Some(10)),
+            ("wait=3, wait=9", Some(3)),
+            ("wait", None),
+            ("wait=", None),
+            ("wait=-1", None),
+            ("await=4", None),
+            ("wait=99999999999", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(PREFER, HeaderValue::from_str(value).unwrap());
+            assert_eq!(preferred_wait(&headers), wait, "{value}");
+        }
+    }
+}

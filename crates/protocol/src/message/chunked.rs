@@ -1,0 +1,110 @@
+//! The chunked transfer coding (RFC 9112, section 7.1), decoded piece by piece without copying.
+
+use bytes::{Buf, Bytes};
+
+use super::body::{BodyError, Piece};
+
+/// Where the decoder stands between two pieces of input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decoder {
+    /// Within a chunk's size; `digits` of it have been read.
+    Size { size: u64, digits: u8 },
+    /// Behind the size: an extension, until the line ends. `spent` bounds it.
+    Extension { size: u64, spent: u16 },
+    /// Within a chunk's data.
+    Data { left: u64 },
+    /// Behind a chunk's data, where a line end must stand; `cr` when its first half has been read.
+    DataEnd { cr: bool },
+    /// Within the trailers, which are dropped. `line` is how far the line has come, `spent` all.
+    Trailers { line: u16, spent: u16 },
+    /// The last chunk and the trailers have ended.
+    Done,
+}
+
+impl Decoder {
+    pub(super) fn new() -> Self {
+        Self::Size { size: 0, digits: 0 }
+    }
+
+    /// Takes what it can from the front of `input`.
+    pub(super) fn decode(&mut self, input: &mut Bytes) -> Result<Piece, BodyError> {
+        loop {
+            if let Self::Data { left } = *self {
+                if input.is_empty() {
+                    return Ok(Piece::NeedMore);
+                }
+                let here = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
+                let data = input.split_to(here);
+                let left = left - here as u64;
+                *self = match left {
+                    0 => Self::DataEnd { cr: false },
+                    _ => Self::Data { left },
+                };
+                return Ok(Piece::Data(data));
+            }
+            if *self == Self::Done {
+                return Ok(Piece::End);
+            }
+            if input.is_empty() {
+                return Ok(Piece::NeedMore);
+            }
+            *self = self.step(input.get_u8())?;
+        }
+    }
+
+    /// One byte of what stands around the data.
+    fn step(self, byte: u8) -> Result<Self, BodyError> {
+        match (self, byte) {
+            (Self::Size { size, digits }, _) if byte.is_ascii_hexdigit() => {
+                if digits >= MAX_DIGITS {
+                    return Err(BodyError::ChunkSize);
+                }
+                let digit = char::from(byte).to_digit(16).unwrap_or_default();
+                Ok(Self::Size {
+                    size: size << 4 | u64::from(digit),
+                    digits: digits + 1,
+                })
+            }
+            (Self::Size { digits: 0, .. }, _) => Err(BodyError::ChunkSize),
+            (Self::Size { size, .. }, b'\n') => Ok(Self::after_size(size)),
+            (Self::Size { size, .. }, b'\r' | b';' | b' ' | b'\t') => {
+                Ok(Self::Extension { size, spent: 0 })
+            }
+            (Self::Extension { size, .. }, b'\n') => Ok(Self::after_size(size)),
+            (Self::Extension { size, spent }, _) if spent < MAX_EXTRA => Ok(Self::Extension {
+                size,
+                spent: spent + 1,
+            }),
+            (Self::DataEnd { cr: false }, b'\r') => Ok(Self::DataEnd { cr: true }),
+            (Self::DataEnd { .. }, b'\n') => Ok(Self::new()),
+            (Self::Trailers { line: 0, .. }, b'\n') => Ok(Self::Done),
+            (Self::Trailers { spent, .. }, _) if spent >= MAX_EXTRA => Err(BodyError::Trailers),
+            (Self::Trailers { spent, .. }, b'\n') => Ok(Self::Trailers {
+                line: 0,
+                spent: spent + 1,
+            }),
+            (Self::Trailers { line: 0, spent }, b'\r') => Ok(Self::Trailers {
+                line: 0,
+                spent: spent + 1,
+            }),
+            (Self::Trailers { line, spent }, _) => Ok(Self::Trailers {
+                line: line + 1,
+                spent: spent + 1,
+            }),
+            _ => Err(BodyError::ChunkSize),
+        }
+    }
+
+    fn after_size(size: u64) -> Self {
+        match size {
+            0 => Self::Trailers { line: 0, spent: 0 },
+            left => Self::Data { left },
+        }
+    }
+}
+
+/// Sixteen hexadecimal digits fill 64 bits.
+const MAX_DIGITS: u8 = 16;
+
+/// What extensions of one chunk, or all trailers, may take: nothing here needs them.
+const MAX_EXTRA: u16 = 8 * 1024;

@@ -1,0 +1,91 @@
+//! HTTP/1.1 messages carried inside bodies: the instruction inside a poll's answer, and the
+//! response inside a push.
+
+pub mod body;
+mod chunked;
+pub mod request;
+pub mod response;
+
+use bytes::{BufMut, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Why bytes are not a message. The text goes behind "sent a broken answer: " and the like.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// The head did not end within its limit.
+    #[error("the head of the message is larger than {0} bytes")]
+    HeadTooLarge(usize),
+    /// More header fields than [`MAX_HEADERS`].
+    #[error("the message has more than {MAX_HEADERS} headers")]
+    TooManyHeaders,
+    /// The message ended before its head did.
+    #[error("the message ends within its head")]
+    HeadUnfinished,
+    /// The first line or a header line is not HTTP.
+    #[error("the head is not HTTP: {0}")]
+    Head(#[from] httparse::Error),
+    /// A header that is HTTP on its face but holds what no header may.
+    #[error("a header has a forbidden character")]
+    Header,
+    /// A status below 200, which cannot be an answer.
+    #[error("the status {0} is not one that answers a scrape")]
+    Status(u16),
+    /// Two lengths, or one that is no number.
+    #[error("the content-length is not one number")]
+    ContentLength,
+    /// The request's target is not a URI.
+    #[error("the target of the request is not a URL")]
+    Uri,
+    /// The request's method is not a token.
+    #[error("the method of the request is not HTTP")]
+    Method,
+    /// The message has no `Id`, or more than one.
+    #[error("the message has not exactly one Id header")]
+    Id,
+}
+
+/// The most header fields that a message may have.
+pub const MAX_HEADERS: usize = 128;
+
+/// Collects httparse's view of a head into a map.
+fn header_map(parsed: &[httparse::Header<'_>]) -> Result<HeaderMap, MessageError> {
+    let mut headers = HeaderMap::with_capacity(parsed.len());
+    for header in parsed {
+        let name =
+            HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| MessageError::Header)?;
+        let value = HeaderValue::from_bytes(header.value).map_err(|_| MessageError::Header)?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+/// Writes header lines with names in the case that Go and people use: `Content-Type`.
+fn put_headers(out: &mut BytesMut, headers: &HeaderMap) {
+    for (name, value) in headers {
+        put_header(out, name, value.as_bytes());
+    }
+}
+
+fn put_header(out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
+    out.reserve(name.as_str().len() + value.len() + 4);
+    let mut start = true;
+    for &byte in name.as_str().as_bytes() {
+        out.put_u8(if start {
+            byte.to_ascii_uppercase()
+        } else {
+            byte
+        });
+        start = byte == b'-';
+    }
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
+/// Too many headers is a limit of ours and not a fault of the syntax: it gets its own words.
+fn head_error(error: httparse::Error) -> MessageError {
+    match error {
+        httparse::Error::TooManyHeaders => MessageError::TooManyHeaders,
+        error => MessageError::Head(error),
+    }
+}
