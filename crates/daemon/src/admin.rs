@@ -1,0 +1,229 @@
+//! What every daemon tells about itself: `/metrics`, `/-/healthy`, `/-/ready`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tracing::debug;
+
+use crate::Shutdown;
+use crate::listen::Listener;
+use crate::metrics::Registry;
+use crate::respond;
+
+/// Answers a request for one of the daemon's own pages, or nothing where `path` is none of them.
+#[must_use]
+pub fn respond(
+    method: &Method,
+    path: &str,
+    registry: &Registry,
+    ready: bool,
+    accept: Option<&HeaderValue>,
+) -> Option<Response<Full<Bytes>>> {
+    if !matches!(path, METRICS | HEALTHY | READY) {
+        return None;
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return Some(respond::method_not_allowed("GET, HEAD"));
+    }
+    Some(match path {
+        METRICS => {
+            let (content_type, body) = registry.encode(accept);
+            let mut response = Response::new(Full::new(body));
+            response.headers_mut().insert(CONTENT_TYPE, content_type);
+            response
+        }
+        READY if !ready => respond::refusal(StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+        READY => respond::text(StatusCode::OK, "ready\n"),
+        _ => respond::text(StatusCode::OK, "healthy\n"),
+    })
+}
+
+/// Serves those pages alone, until the shutdown begins.
+///
+/// `ready` is asked at each request for `/-/ready`; while the daemon shuts down it is not ready.
+pub async fn serve(
+    mut listener: Listener,
+    registry: Arc<Registry>,
+    ready: impl Fn() -> bool + Send + Sync + 'static,
+    shutdown: Shutdown,
+) {
+    let pages = Arc::new(Pages {
+        registry,
+        ready: Box::new(ready),
+        shutdown: shutdown.clone(),
+    });
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = async {
+            let permit = Arc::clone(&room).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, (stream, peer)) = tokio::select! {
+            accepted = accepted => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        let pages = Arc::clone(&pages);
+        shutdown.spawn(async move {
+            if let Err(error) = pages.serve_connection(stream).await {
+                debug!(%error, %peer, "connection for the daemon's own pages broke off");
+            }
+            drop(permit);
+        });
+    }
+}
+
+struct Pages {
+    registry: Arc<Registry>,
+    ready: Box<dyn Fn() -> bool + Send + Sync>,
+    shutdown: Shutdown,
+}
+
+impl Pages {
+    async fn serve_connection(&self, stream: TcpStream) -> hyper::Result<()> {
+        let answer = service_fn(|request: Request<Incoming>| {
+            std::future::ready(Ok::<_, Infallible>(self.answer(&request)))
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), answer);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = self.shutdown.cancelled() => {}
+            () = tokio::time::sleep(LONGEST_CONNECTION) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        // A peer that does not read its answer must neither hold the shutdown up nor keep the
+        // connection from others.
+        tokio::time::timeout(CLOSING_TIMEOUT, connection)
+            .await
+            .unwrap_or(Ok(()))
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let ready = !self.shutdown.is_cancelled() && (self.ready)();
+        respond(
+            request.method(),
+            request.uri().path(),
+            &self.registry,
+            ready,
+            request.headers().get(ACCEPT),
+        )
+        .unwrap_or_else(|| {
+            respond::refusal(
+                StatusCode::NOT_FOUND,
+                "not found; there are /metrics, /-/healthy and /-/ready",
+            )
+        })
+    }
+}
+
+/// Path of the metrics.
+pub const METRICS: &str = "/metrics";
+/// Path that answers as long as the process lives.
+pub const HEALTHY: &str = "/-/healthy";
+/// Path that answers 503 while the daemon cannot do its work.
+pub const READY: &str = "/-/ready";
+
+/// Also how long a connection may idle between requests.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
+const LONGEST_CONNECTION: Duration = Duration::from_secs(600);
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_CONNECTIONS: usize = 64;
+const MAX_HEAD: usize = 16 * 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    async fn start(ready: Arc<AtomicBool>) -> (SocketAddr, Shutdown) {
+        let listener = "127.0.0.1:0"
+            .parse::<crate::listen::ListenAddress>()
+            .unwrap()
+            .bind()
+            .await
+            .unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = Shutdown::new();
+        let is_ready = move || ready.load(Ordering::Relaxed);
+        shutdown.spawn(serve(
+            listener,
+            Arc::new(Registry::new()),
+            is_ready,
+            shutdown.clone(),
+        ));
+        (address, shutdown)
+    }
+
+    async fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(
+                format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes(),
+            )
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn pages_answer_and_others_do_not() {
+        let ready = Arc::new(AtomicBool::new(false));
+        let (address, shutdown) = start(Arc::clone(&ready)).await;
+        for (request, wanted) in [
+            ("GET /-/healthy", "HTTP/1.1 200 OK\r\n"),
+            ("GET /-/ready", "HTTP/1.1 503 not ready\r\n"),
+            ("GET /metrics", "HTTP/1.1 200 OK\r\n"),
+            (
+                "POST /metrics",
+                "HTTP/1.1 405 method not allowed here, use GET or HEAD\r\n",
+            ),
+            ("GET /", "HTTP/1.1 404 not found; there are"),
+        ] {
+            let answer = ask(address, request).await;
+            assert!(answer.starts_with(wanted), "{request}: {answer}");
+        }
+        ready.store(true, Ordering::Relaxed);
+        assert!(
+            ask(address, "GET /-/ready")
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
+        let head = ask(address, "HEAD /metrics").await;
+        assert!(head.ends_with("\r\n\r\n"), "{head}");
+        assert!(shutdown.drain(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn the_shutdown_closes_idle_connections() {
+        let (address, shutdown) = start(Arc::new(AtomicBool::new(true))).await;
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        idle.write_all(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut buffer = [0; 15];
+        idle.read_exact(&mut buffer).await.unwrap();
+        assert_eq!(&buffer, b"HTTP/1.1 200 OK");
+        assert!(shutdown.drain(Duration::from_secs(5)).await);
+        let mut rest = Vec::new();
+        idle.read_to_end(&mut rest).await.unwrap();
+    }
+}

@@ -1,0 +1,2 @@
+//! The real binaries on loopback, with the programs that they are made for around them.
+
