@@ -1,2 +1,5 @@
 //! x
 pub mod base;
+pub mod index;
+pub mod listing;
+pub mod placement;
