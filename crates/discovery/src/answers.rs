@@ -82,6 +82,12 @@ impl Answers {
         answer.is_asked.then_some(&answer.listing)
     }
 
+    /// Whether a proxy did not answer when it was asked last.
+    #[must_use]
+    pub fn is_failing(&self, proxy: &SocketAddr) -> bool {
+        self.proxies.get(proxy).is_some_and(|answer| answer.is_failing)
+    }
+
     /// How many proxies did not answer when they were asked last.
     #[must_use]
     pub fn failing(&self) -> usize {

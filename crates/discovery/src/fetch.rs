@@ -14,7 +14,7 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity, StatusCode};
 use tokio::sync::Semaphore;
 
 use crate::listing::Listing;
-use crate::render::{Style, credentials};
+use crate::urls::ProxyUrl;
 
 /// Why a proxy's answer cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ pub struct Fetcher {
 
 #[derive(Debug)]
 struct Shared {
-    style: Style,
+    proxy_url: ProxyUrl,
     tls: Tls,
     plain: Client,
     /// A proxy with TLS is asked by the name in its certificate, which all of them share, so that
@@ -71,11 +71,11 @@ impl Fetcher {
     /// # Errors
     ///
     /// When the certificates cannot be used.
-    pub fn new(style: Style, tls: Tls, refresh_interval: u64) -> Result<Self, reqwest::Error> {
+    pub fn new(proxy_url: ProxyUrl, tls: Tls, refresh_interval: u64) -> Result<Self, reqwest::Error> {
         let plain = with_tls(builder(), &tls).build()?;
         Ok(Self {
             shared: Arc::new(Shared {
-                style,
+                proxy_url,
                 tls,
                 plain,
                 named: Mutex::default(),
@@ -92,28 +92,27 @@ impl Fetcher {
     /// [`FetchError`], without the credentials.
     pub async fn clients(&self, proxy: SocketAddr) -> Result<Listing, FetchError> {
         let _permit = self.shared.room.acquire().await;
-        let style = &self.shared.style;
-        let mut url = style.clients_url(proxy);
+        let proxy_url = &self.shared.proxy_url;
+        let mut url = proxy_url.clients(proxy);
         let mut client = self.shared.plain.clone();
-        if url.scheme() == "https" {
-            client = self.named(proxy)?;
-            url.set_host(style.proxy_url.host_str()).ok();
+        if let Some(name) = proxy_url.server_name() {
+            client = self.named(name, proxy)?;
+            url.set_host(Some(name)).ok();
         }
         let mut request = client
             .get(url)
             .header(ACCEPT, "application/json")
             .header(REFRESH_INTERVAL_SECONDS, self.shared.refresh_interval);
-        if let Some((username, password)) = credentials(&style.proxy_url) {
+        if let Some((username, password)) = proxy_url.credentials() {
             request = request.basic_auth(username, Some(password));
         }
         Ok(Listing::parse(&read(request).await?)?)
     }
 
-    fn named(&self, proxy: SocketAddr) -> Result<Client, FetchError> {
+    fn named(&self, name: &str, proxy: SocketAddr) -> Result<Client, FetchError> {
         if let Some(client) = self.shared.named.lock().get(&proxy) {
             return Ok(client.clone());
         }
-        let name = self.shared.style.proxy_url.host_str().unwrap_or_default();
         let client = with_tls(builder(), &self.shared.tls)
             .resolve(name, proxy)
             .build()

@@ -143,6 +143,12 @@ impl Index {
         self.is_synced
     }
 
+    /// Whether a list is under way.
+    #[must_use]
+    pub fn is_listing(&self) -> bool {
+        self.listing.is_some()
+    }
+
     /// The proxies.
     ///
     /// A pod with an address of each family is one proxy, and so is one that several slices or

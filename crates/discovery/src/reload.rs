@@ -1,9 +1,12 @@
 //! Tells Prometheus to read its configuration again, and understands what it says to that.
 
+use std::fmt;
 use std::time::Duration;
 
 use pushprox_daemon::exit::causes;
 use reqwest::{Client, StatusCode, Url};
+
+use crate::urls::shown;
 
 /// Why Prometheus has not loaded its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,8 +22,26 @@ pub enum ReloadError {
     Unavailable(String),
 }
 
+impl ReloadError {
+    /// Whether there is no Prometheus at all.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        matches!(self, Self::Down(_))
+    }
+
+    /// The kind of failure, for metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Down(_) => "down",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+}
+
 /// Where Prometheus is told to reload.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Reloader {
     client: Client,
     url: Url,
@@ -67,6 +88,12 @@ impl Reloader {
             )),
             _ => ReloadError::Unavailable(format!("{status}: {text}")),
         })
+    }
+}
+
+impl fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.url))
     }
 }
 

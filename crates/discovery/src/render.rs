@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde_yaml::{Mapping, Value};
-use url::Url;
 
 use crate::index::Proxy;
 use crate::listing::{Labels, META_PREFIX};
 use crate::placement::Placed;
 use crate::template::Template;
+use crate::urls::ProxyUrl;
 
 /// How scrape configs get their targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub struct Style {
     pub targets: Targets,
     /// What the jobs are called.
     pub job_name: JobName,
-    /// How proxies are reached; host and port are replaced.
-    pub proxy_url: Url,
+    /// How proxies are reached.
+    pub proxy_url: ProxyUrl,
     /// For proxies with TLS: what Prometheus must know to reach them.
     pub tls_config: Mapping,
 }
@@ -112,36 +112,10 @@ impl SdFiles {
     }
 }
 
-impl Style {
-    /// The URL of a proxy, with the scheme and the credentials that all have.
-    #[must_use]
-    pub fn proxy_url(&self, proxy: SocketAddr) -> String {
-        let mut url = self.proxy_url.clone();
-        // The URL has a host already, so that neither can fail.
-        url.set_ip_host(proxy.ip()).ok();
-        url.set_port(Some(proxy.port())).ok();
-        url.set_path("/");
-        url.into()
-    }
-
-    /// Where a proxy lists its clients, without credentials.
-    #[must_use]
-    pub fn clients_url(&self, proxy: SocketAddr) -> Url {
-        let mut url = self.proxy_url.clone();
-        url.set_ip_host(proxy.ip()).ok();
-        url.set_port(Some(proxy.port())).ok();
-        url.set_username("").ok();
-        url.set_password(None).ok();
-        let prefix = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&format!("{prefix}/clients"));
-        url
-    }
-}
-
 fn job(proxy: &Proxy, name: &str, style: &Style, template: &Template) -> Mapping {
     let mut job = Mapping::new();
     job.insert("job_name".into(), name.into());
-    job.insert("proxy_url".into(), style.proxy_url(proxy.address).into());
+    job.insert("proxy_url".into(), style.proxy_url.at(proxy.address).into());
     if !style.tls_config.is_empty() {
         job.insert("tls_config".into(), style.tls_config.clone().into());
     }
@@ -177,9 +151,9 @@ fn job(proxy: &Proxy, name: &str, style: &Style, template: &Template) -> Mapping
 
 fn http_sd(proxy: &Proxy, style: &Style, refresh_interval: u64) -> Value {
     let mut sd = Mapping::new();
-    sd.insert("url".into(), String::from(style.clients_url(proxy.address)).into());
+    sd.insert("url".into(), String::from(style.proxy_url.clients(proxy.address)).into());
     sd.insert("refresh_interval".into(), format!("{refresh_interval}s").into());
-    if let Some((username, password)) = credentials(&style.proxy_url) {
+    if let Some((username, password)) = style.proxy_url.credentials() {
         let auth = map([("username", username.into()), ("password", password.into())]);
         sd.insert("basic_auth".into(), auth);
     }
@@ -187,14 +161,6 @@ fn http_sd(proxy: &Proxy, style: &Style, refresh_interval: u64) -> Value {
         sd.insert("tls_config".into(), style.tls_config.clone().into());
     }
     sd.into()
-}
-
-/// User and password of a URL, decoded.
-#[must_use]
-pub fn credentials(url: &Url) -> Option<(String, String)> {
-    let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let has_any = !url.username().is_empty() || url.password().is_some();
-    has_any.then(|| (decode(url.username()), decode(url.password().unwrap_or_default())))
 }
 
 fn meta_labels(proxy: &Proxy) -> [(String, String); 3] {

@@ -20,12 +20,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tower::util::MapResponseLayer;
 use tracing::instrument::WithSubscriber as _;
-use tracing::{Dispatch, debug, warn};
+use tracing::{Dispatch, debug, info, warn};
 
 use crate::backoff::Waits;
 use crate::index::Event;
 use crate::metrics::Metrics;
 use crate::slices::{ToSlice, key};
+use crate::told::Told;
 use crate::trouble::{Place, Trouble};
 
 /// What is watched, and where.
@@ -65,8 +66,7 @@ pub struct Watch {
     events: mpsc::Sender<Event>,
     metrics: Metrics,
     waits: Waits,
-    /// What was logged last, and when: a trouble that stays is told once a minute.
-    told: Option<(String, Instant)>,
+    told: Told,
 }
 
 /// Which kind of object is watched.
@@ -94,7 +94,7 @@ impl Watch {
             events,
             metrics,
             waits: Waits::new(FIRST_WAIT, LONGEST_WAIT),
-            told: None,
+            told: Told::default(),
         }
     }
 
@@ -215,7 +215,9 @@ impl Watch {
     }
 
     fn synced(&mut self, kind: Kind, place: &Place) {
-        self.told = None;
+        if self.told.is_over() {
+            info!(%place, "the Kubernetes API answers again");
+        }
         self.metrics.fallback.set(i64::from(kind == Kind::Endpoints));
         match kind {
             Kind::Slices => debug!(%place, "listed"),
@@ -226,13 +228,8 @@ impl Watch {
     fn tell(&mut self, trouble: &Trouble) {
         self.metrics.api_error(trouble.label());
         let text = trouble.to_string();
-        let is_news = self
-            .told
-            .as_ref()
-            .is_none_or(|(told, at)| *told != text || at.elapsed() >= TELL_AGAIN);
-        if is_news {
+        if self.told.is_news(&text) {
             warn!(error = %text, "the Kubernetes API fails, trying on");
-            self.told = Some((text, Instant::now()));
         }
     }
 
@@ -278,4 +275,3 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// A watch that lived as long was no failure.
 const HEALTHY: Duration = Duration::from_secs(10);
 const TRY_BETTER: Duration = Duration::from_secs(300);
-const TELL_AGAIN: Duration = Duration::from_secs(60);

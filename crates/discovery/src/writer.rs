@@ -61,6 +61,14 @@ pub fn remove(path: &Path) -> Result<bool, FileError> {
     }
 }
 
+/// The file that a temporary one was to become.
+#[must_use]
+pub fn original(temporary: &Path) -> Option<PathBuf> {
+    let name = temporary.file_name()?.to_str()?;
+    let name = name.strip_prefix('.')?.strip_suffix(".tmp")?;
+    Some(temporary.with_file_name(name))
+}
+
 fn replace_in_steps(path: &Path, bytes: &[u8], mut done: impl FnMut(Step)) -> Result<bool, FileError> {
     let before = fs::metadata(path).ok();
     let may_be_same = before.as_ref().is_some_and(|file| file.len() == bytes.len() as u64);
