@@ -48,7 +48,7 @@ pub(crate) async fn handle(
     let mut body = request.into_body();
     let refusal = match read_head(&mut body).await {
         Ok((head, arrived)) => match deliver(proxy, head, arrived, body).await {
-            Ok(()) => return respond::text(StatusCode::OK, ""),
+            Ok(()) => return Response::new(Full::default()),
             Err((refusal, rest)) => {
                 if let Some(rest) = rest {
                     drain(rest).await;

@@ -38,7 +38,7 @@ pub(crate) async fn handle(
     };
     let target = match target {
         Ok(target) => target,
-        Err(failure) => return refuse(proxy, &failure, head.uri),
+        Err(failure) => return refuse(proxy, &failure, &head.uri),
     };
     let timeout = proxy.timeouts.resolve(&head.headers);
     let id = ScrapeId::random();
@@ -63,7 +63,7 @@ pub(crate) async fn handle(
 }
 
 /// Answers what is no scrape at all.
-fn refuse(proxy: &Proxy, failure: &Failure, uri: http::Uri) -> Response<Body> {
+fn refuse(proxy: &Proxy, failure: &Failure, uri: &http::Uri) -> Response<Body> {
     warn!(%uri, outcome = %failure, "a scrape is refused");
     proxy.metrics.proxied(failure.status());
     let mut response = respond::refusal(failure.status(), &failure.to_string());

@@ -5,6 +5,7 @@
 //! their end cleans up: a [`ParkedPoll`] that is dropped leaves, a [`HandedOut`] that did not
 //! reach its client goes back to the queue, and a scrape whose future is dropped is forgotten.
 
+mod registrations;
 mod state;
 #[cfg(test)]
 mod tests;
