@@ -23,9 +23,9 @@ use crate::rendezvous::Completion;
 /// Why a push answers no scrape.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("the pushed answer is broken: {0}")]
+    #[error(transparent)]
     Message(#[from] MessageError),
-    #[error("the pushed answer is broken: {0}")]
+    #[error(transparent)]
     Body(#[from] pushprox_protocol::message::body::BodyError),
     #[error("the push broke off")]
     BrokeOff,
