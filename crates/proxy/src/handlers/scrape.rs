@@ -64,7 +64,8 @@ pub(crate) async fn handle(
 
 /// Answers what is no scrape at all.
 fn refuse(proxy: &Proxy, failure: &Failure, uri: &http::Uri) -> Response<Body> {
-    warn!(%uri, outcome = %failure, "a scrape is refused");
+    // The host alone: the rest of a URI may have credentials in it.
+    warn!(host = uri.host().unwrap_or_default(), outcome = %failure, "a scrape is refused");
     proxy.metrics.proxied(failure.status());
     let mut response = respond::refusal(failure.status(), &failure.to_string());
     if *failure == Failure::Method {
