@@ -38,20 +38,14 @@ async fn a_client_killed_in_mid_poll_is_passed_over_for_one_that_lives() {
     let proxy = Proxy::start(&[]).await;
     let survivor = client(&proxy, &target.url("/"), "killed.test");
     proxy.registered("killed.test").await;
-    let rest = proxy.daemon.descriptors();
+    proxy.holds(1, SOON).await;
     // Each polled last, so that the proxy would choose it.
     for _ in 0..5 {
         let mut victim = client(&proxy, "http://127.0.0.1:1/", "killed.test");
-        until("the victim's poll", SOON, async || {
-            (proxy.daemon.descriptors() > rest).then_some(())
-        })
-        .await;
+        proxy.holds(2, SOON).await;
         victim.daemon.kill();
         victim.daemon.ended(SOON).await;
-        until("the end of the victim's poll", SOON, async || {
-            (proxy.daemon.descriptors() <= rest).then_some(())
-        })
-        .await;
+        proxy.holds(1, SOON).await;
         let answer = proxy.scrape("http://killed.test/", 5.0).await;
         assert_eq!(answer.text(), "alive", "{answer:?}");
     }

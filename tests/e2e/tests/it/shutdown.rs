@@ -139,7 +139,6 @@ async fn the_client_finishes_the_scrape_in_hand_and_exits_with_0() {
 async fn an_idle_client_ends_at_once_and_its_poll_with_it() {
     for interrupt in [false, true] {
         let proxy = Proxy::start(&[]).await;
-        let rest = proxy.daemon.descriptors();
         let mut client = Client::start(&proxy.url(), "http://127.0.0.1:1/", "idle.test", &[]);
         proxy.registered("idle.test").await;
         if interrupt {
@@ -149,10 +148,7 @@ async fn an_idle_client_ends_at_once_and_its_poll_with_it() {
         }
         let status = client.daemon.ended(Duration::from_secs(3)).await;
         assert_eq!(status.code(), Some(0));
-        until("the end of its poll", SOON, async || {
-            (proxy.daemon.descriptors() <= rest).then_some(())
-        })
-        .await;
+        proxy.holds(0, SOON).await;
         let answer: Message = proxy.scrape("http://idle.test/", 0.5).await;
         assert!(answer.reason().contains("has not polled"), "{answer:?}");
     }
