@@ -134,6 +134,15 @@ impl Target {
         }
     }
 
+    /// The bare name itself, to be kept as a key.
+    #[must_use]
+    pub fn into_bare(self) -> Fqdn {
+        Fqdn {
+            host: self.0.host,
+            port: None,
+        }
+    }
+
     /// Whether a client of this name may answer for this target.
     #[must_use]
     pub fn matches(&self, name: FqdnRef<'_>) -> bool {

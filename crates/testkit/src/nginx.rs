@@ -18,7 +18,8 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts an nginx that passes everything on to `upstream`, configured with nothing but that.
+    /// Starts an nginx that passes everything on to `upstream`, at its root and below `/prefix/`,
+    /// configured with nothing but that.
     ///
     /// # Panics
     /// When it does not start.
@@ -56,7 +57,8 @@ impl Nginx {
             configuration += &format!("{kind}_temp_path {prefix}/{kind};\n");
         }
         configuration += &format!(
-            "server {{\nlisten {address};\nlocation / {{ proxy_pass http://{upstream}; }}\n}}\n}}\n"
+            "server {{\nlisten {address};\nlocation / {{ proxy_pass http://{upstream}; }}\n\
+             location /prefix/ {{ proxy_pass http://{upstream}/; }}\n}}\n}}\n"
         );
         let file = folder.path().join("nginx.conf");
         std::fs::write(&file, configuration).unwrap();

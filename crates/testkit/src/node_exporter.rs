@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use tokio::process::Command;
+
 use crate::process::{Daemon, command};
 
 /// A running node exporter.
@@ -16,9 +18,19 @@ pub struct NodeExporter {
 impl NodeExporter {
     /// Starts it.
     pub async fn start() -> Self {
+        Self::run(Self::command()).await
+    }
+
+    /// The command that runs it, on a port of loopback.
+    pub fn command() -> Command {
         let mut exporter = command("prometheus-node-exporter");
         exporter.arg("--web.listen-address=127.0.0.1:0");
-        let mut daemon = Daemon::start("prometheus-node-exporter", exporter);
+        exporter
+    }
+
+    /// Starts the node exporter that `command` runs.
+    pub async fn run(command: Command) -> Self {
+        let mut daemon = Daemon::start("prometheus-node-exporter", command);
         let address = daemon.address("Listening on").await;
         Self { daemon, address }
     }

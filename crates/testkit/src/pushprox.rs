@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tokio::process::Command;
@@ -100,11 +100,22 @@ impl Proxy {
     /// Waits until `name` is registered.
     pub async fn registered(&self, name: &str) {
         until(&format!("{name} on /clients"), SOON, async || {
-            self.names()
-                .await
-                .iter()
-                .any(|found| found == name)
-                .then_some(())
+            let names = self.names().await;
+            let found = names.iter().any(|found| found.eq_ignore_ascii_case(name));
+            found.then_some(())
+        })
+        .await;
+    }
+
+    /// How many connections it holds, with Prometheus and clients alike.
+    pub fn connections(&self) -> usize {
+        self.daemon.connections(self.address.port())
+    }
+
+    /// Waits until it holds as many connections.
+    pub async fn holds(&self, connections: usize, limit: Duration) {
+        until(&format!("{connections} connections"), limit, async || {
+            (self.connections() == connections).then_some(())
         })
         .await;
     }

@@ -53,6 +53,16 @@ impl Target {
         .await
     }
 
+    /// Starts a target that answers each request with the query of its URL.
+    pub async fn echoing() -> Self {
+        Self::start(|request, mut connection| async move {
+            let (_, query) = request.uri().split_once('?').unwrap_or_default();
+            connection.send(&ok(query)).await.ok()?;
+            Some(connection)
+        })
+        .await
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

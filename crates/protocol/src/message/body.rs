@@ -7,7 +7,7 @@ use super::response::Framing;
 
 /// Undoes the framing of a body that comes in pieces of any size. Data is passed on as slices of
 /// what came in, never copied.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct BodyDecoder {
     state: State,
 }
@@ -37,7 +37,7 @@ pub enum BodyError {
     Unfinished,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum State {
     Length(u64),
     Chunked(chunked::Decoder),

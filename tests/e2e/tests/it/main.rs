@@ -1,2 +1,22 @@
 //! The real binaries on loopback, with the programs that they are made for around them.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "helpers of tests, which clippy does not take for tests"
+)]
+
+mod big;
+mod broken;
+mod cable;
+mod cli;
+mod hostile;
+mod mixes;
+mod nginx;
+mod observe;
+mod prometheus;
+mod readme;
+mod restart;
+mod scrape;
+mod shutdown;

@@ -1,0 +1,54 @@
+# What there is to do with this repository; `make help` lists it. All that is needed is cargo.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+# The programs, as far as their crates are there.
+BINARIES := $(foreach name,proxy client discovery,$(if $(wildcard crates/$(name)/Cargo.toml),$(name)))
+PACKAGES := $(addprefix -p pushprox-,$(BINARIES))
+
+# Where the images go: docker builds $(TAGBASE)/proxy:$(VERSION) and so on, as the Go fork does.
+TAGBASE ?= pushprox
+VERSION ?= $(shell sed -n '/^\[workspace.package\]/,/^\[/ s/^version *= *"\(.*\)"/\1/p' Cargo.toml)
+IMAGES := $(foreach name,$(BINARIES),$(if $(wildcard Dockerfile.$(name)),$(name)))
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
+		printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+.PHONY: build
+build: ## Build the programs for release and leave them here: ./proxy, ./client
+	cargo build --release --locked $(PACKAGES)
+	@folder=$$(scripts/target-folder)/release; for name in $(BINARIES); do \
+		cp "$$folder/$$name" "./$$name"; echo "./$$name"; done
+
+.PHONY: run
+run: build ## Build, and try a proxy and a client on this machine until Ctrl-C
+	@scripts/demo
+
+.PHONY: test
+test: ## Run all tests; installs Debian's prometheus, node exporter and nginx where missing
+	@scripts/install-test-programs
+	@scripts/test
+
+.PHONY: lint
+lint: ## Check format, lints, documentation and dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+	@if cargo deny --version >/dev/null 2>&1; then \
+		set -x; cargo deny --locked check bans licenses sources; \
+	else echo "cargo deny is not installed (cargo install --locked cargo-deny): dependencies are not checked"; fi
+
+.PHONY: bench
+bench: ## Measure: latency, throughput, memory
+	cargo run --release --locked -p pushprox-bench
+
+.PHONY: docker
+docker: $(addprefix docker-,$(IMAGES)) ## Build the images: make docker TAGBASE=registry/folder VERSION=1.2
+
+.PHONY: $(addprefix docker-,$(IMAGES))
+$(addprefix docker-,$(IMAGES)): docker-%:
+	docker build -t $(TAGBASE)/$*:$(VERSION) -f Dockerfile.$* .

@@ -1,0 +1,53 @@
+//! The command line, as the operator types it.
+
+use std::time::Duration;
+
+use clap::Parser;
+use pushprox_daemon::cli::{go_duration, positive_go_duration};
+use pushprox_daemon::listen::ListenAddress;
+use pushprox_daemon::logging::LogArgs;
+
+/// PushProx's proxy: Prometheus scrapes through it what clients behind NAT pull for it.
+#[derive(Debug, Parser)]
+#[command(name = "proxy", version = pushprox_daemon::VERSION)]
+pub struct Args {
+    /// Where to listen, for Prometheus and clients alike; may be given several times
+    #[arg(
+        long = "web.listen-address",
+        value_name = "ADDRESS",
+        default_value = ":8080"
+    )]
+    pub listen: Vec<ListenAddress>,
+
+    /// How long a client stays registered after its last poll has ended
+    #[arg(long = "registration.timeout", value_name = "DURATION", default_value = "5m", value_parser = positive_go_duration)]
+    pub registration_timeout: Duration,
+
+    /// The longest that a scrape may take, whatever Prometheus asks for
+    #[arg(long = "scrape.max-timeout", value_name = "DURATION", default_value = "5m", value_parser = positive_go_duration)]
+    pub scrape_max_timeout: Duration,
+
+    /// How long a scrape may take where Prometheus does not say
+    #[arg(long = "scrape.default-timeout", value_name = "DURATION", default_value = "15s", value_parser = positive_go_duration)]
+    pub scrape_default_timeout: Duration,
+
+    /// The longest that a poll is held open; 0 holds it until there is a scrape
+    #[arg(long = "poll.max-wait", value_name = "DURATION", default_value = "0", value_parser = go_duration)]
+    pub poll_max_wait: Duration,
+
+    /// How long scrapes in flight may take to finish when the proxy is told to stop
+    #[arg(long = "shutdown.grace-period", value_name = "DURATION", default_value = "10s", value_parser = go_duration)]
+    pub shutdown_grace_period: Duration,
+
+    /// The name under which the proxy logs
+    #[arg(
+        long = "loggername",
+        value_name = "NAME",
+        default_value = "proxyserver"
+    )]
+    pub logger_name: String,
+
+    /// How to log
+    #[command(flatten)]
+    pub log: LogArgs,
+}

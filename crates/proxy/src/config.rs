@@ -1,0 +1,34 @@
+//! What the proxy runs with, after the command line has been checked.
+
+use std::time::Duration;
+
+use pushprox_protocol::timeout::ScrapeTimeouts;
+
+use crate::cli::Args;
+
+/// The proxy's settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Bounds on a scrape's time.
+    pub scrape_timeouts: ScrapeTimeouts,
+    /// How long a name outlives its last poll.
+    pub registration_timeout: Duration,
+    /// The longest that a poll is held open, if there is one.
+    pub poll_max_wait: Option<Duration>,
+    /// How long scrapes in flight may take to finish at the end.
+    pub shutdown_grace_period: Duration,
+}
+
+impl From<&Args> for Config {
+    fn from(args: &Args) -> Self {
+        Self {
+            scrape_timeouts: ScrapeTimeouts {
+                default: args.scrape_default_timeout,
+                max: args.scrape_max_timeout,
+            },
+            registration_timeout: args.registration_timeout,
+            poll_max_wait: Some(args.poll_max_wait).filter(|wait| !wait.is_zero()),
+            shutdown_grace_period: args.shutdown_grace_period,
+        }
+    }
+}

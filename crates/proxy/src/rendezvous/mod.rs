@@ -1,0 +1,389 @@
+//! Where scrapes meet parked polls, and pushes their scrapes.
+//!
+//! [`Rendezvous`] is a cheap handle to one [`state::State`] behind one short lock. Nothing is
+//! awaited and nobody is told anything while the lock is held. What waits is held by guards, and
+//! their end cleans up: a [`ParkedPoll`] that is dropped leaves, a [`HandedOut`] that did not
+//! reach its client goes back to the queue, and a scrape whose future is dropped is forgotten.
+
+mod registrations;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pushprox_protocol::message::request::Scrape;
+use pushprox_protocol::{Fqdn, ScrapeId, Target, timeout};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use crate::answer::Answer;
+use crate::error::Failure;
+pub(crate) use state::Limits;
+use state::{Arrival, Parked, PollKey, State};
+
+/// The meeting place. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Rendezvous {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State<PollHandle, AnswerHandle, Arc<Outgoing>>>,
+    /// Tells the expiry task that something ends sooner than it thinks.
+    sooner: Notify,
+    /// Tells who drains that a scrape has ended.
+    scrape_ended: Notify,
+}
+
+/// A scrape with the time that Prometheus gives it.
+#[derive(Debug)]
+struct Outgoing {
+    scrape: Scrape,
+    arrived: Instant,
+    timeout: Duration,
+}
+
+impl Outgoing {
+    /// The time that is left. Of a scrape that has hardly waited, it is what Prometheus sent.
+    fn left(&self, now: Instant) -> Duration {
+        let waited = now.duration_since(self.arrived);
+        if waited < self.timeout / 20 {
+            return self.timeout;
+        }
+        self.timeout.saturating_sub(waited)
+    }
+}
+
+type HandOut = state::HandOut<Arc<Outgoing>>;
+type PollHandle = oneshot::Sender<Told>;
+type AnswerHandle = oneshot::Sender<Result<Answer, Failure>>;
+
+#[derive(Debug)]
+enum Told {
+    HandOut(HandOut),
+    WaitIsOver,
+}
+
+/// A poll that waits. Dropping it takes it out of the rendezvous.
+pub(crate) struct ParkedPoll {
+    rendezvous: Rendezvous,
+    key: Option<PollKey>,
+    told: oneshot::Receiver<Told>,
+}
+
+/// How a parked poll ends.
+#[derive(Debug)]
+pub(crate) enum PollEnd {
+    /// There is a scrape for its client.
+    HandedOut(HandedOut),
+    /// It has waited as long as it may.
+    WaitIsOver,
+    /// The proxy is going down.
+    ShuttingDown,
+}
+
+/// A scrape on its way to a client. Unless it is [delivered](HandedOut::delivered), it goes to
+/// another poll: nobody has seen it, so nobody pulls twice.
+pub(crate) struct HandedOut {
+    rendezvous: Rendezvous,
+    hand_out: Option<HandOut>,
+}
+
+/// A scrape whose answer has begun to arrive, and is nobody else's to give.
+pub(crate) struct Completion {
+    /// The client that was handed the scrape.
+    pub(crate) name: Fqdn,
+    outgoing: Arc<Outgoing>,
+    answer: AnswerHandle,
+}
+
+impl Rendezvous {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(State::new(limits)),
+                sooner: Notify::new(),
+                scrape_ended: Notify::new(),
+            }),
+        }
+    }
+
+    /// Registers `name` and parks a poll under it, for `wait` at the most where one is given.
+    /// `None` when the limit of names is reached or the proxy is going down.
+    pub(crate) fn park(&self, name: &Fqdn, wait: Option<Duration>) -> Option<ParkedPoll> {
+        let now = Instant::now();
+        let ends = wait.map(|wait| now + wait);
+        let (handle, told) = oneshot::channel();
+        let (parked, is_sooner) = {
+            let mut state = self.shared.state.lock();
+            let before = state.next_expiry();
+            let parked = state.park(name, handle, ends, now);
+            let after = state.next_expiry();
+            (parked, before.is_none_or(|before| after < Some(before)))
+        };
+        if is_sooner {
+            self.shared.sooner.notify_one();
+        }
+        let key = match parked {
+            Parked::Waits(key) => Some(key),
+            Parked::Meets(handle, hand_out) => {
+                self.tell(handle, hand_out);
+                None
+            }
+            Parked::Refused => return None,
+        };
+        Some(ParkedPoll {
+            rendezvous: self.clone(),
+            key,
+            told,
+        })
+    }
+
+    /// Has `target` scraped by its client, within `timeout`.
+    ///
+    /// Dropping the future forgets the scrape: it is not handed out any more, and a push for it
+    /// is refused.
+    pub(crate) async fn scrape(
+        &self,
+        id: ScrapeId,
+        target: Target,
+        scrape: Scrape,
+        timeout: Duration,
+    ) -> Result<Answer, Failure> {
+        let now = Instant::now();
+        let deadline = now + timeout - timeout::answer_margin(timeout);
+        let (handle, mut answer) = oneshot::channel();
+        let outgoing = Arc::new(Outgoing {
+            scrape,
+            arrived: now,
+            timeout,
+        });
+        let _pending = PendingScrape {
+            rendezvous: self,
+            id,
+        };
+        let arrival = {
+            let mut state = self.shared.state.lock();
+            state.scrape(id, target, outgoing, handle, deadline, now)
+        };
+        let mut until = match arrival {
+            Arrival::Meets(poll, hand_out) => {
+                self.tell(poll, hand_out);
+                deadline
+            }
+            Arrival::Waits(until) => until,
+            Arrival::Refused(failure) => return Err(failure),
+        };
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer.unwrap_or(Err(Failure::ShuttingDown)),
+                () = sleep_until(until) => {
+                    let over = self.shared.state.lock().timed_out(id, Instant::now());
+                    match over {
+                        Ok(later) => until = later,
+                        // The push may have come between the timer and the lock.
+                        Err(failure) => return answer.try_recv().unwrap_or(Err(failure)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the scrape that this id names out of its client's hands, once.
+    pub(crate) fn complete(&self, id: ScrapeId) -> Option<Completion> {
+        let completion = self.shared.state.lock().complete(id)?;
+        Some(Completion {
+            name: completion.name,
+            outgoing: completion.scrape,
+            answer: completion.answer,
+        })
+    }
+
+    /// Every registered name, sorted.
+    pub(crate) fn names(&self) -> Vec<Fqdn> {
+        let mut names: Vec<Fqdn> = self.shared.state.lock().names().cloned().collect();
+        names.sort_unstable_by(|a, b| (a.host(), a.port()).cmp(&(b.host(), b.port())));
+        names
+    }
+
+    /// How many names are registered.
+    pub(crate) fn name_count(&self) -> usize {
+        self.shared.state.lock().name_count()
+    }
+
+    /// Refuses polls and scrapes from now on, answers the scrapes that no client has in hand, and
+    /// waits until the others have ended.
+    pub(crate) async fn drain(&self) {
+        self.shared.state.lock().drain();
+        loop {
+            let ended = self.shared.scrape_ended.notified();
+            if self.shared.state.lock().scrape_count() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Ends polls and forgets names when their time is over. Runs until it is dropped.
+    pub(crate) async fn expire(&self) {
+        loop {
+            let next = self.shared.state.lock().next_expiry();
+            let due = async {
+                match next {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                () = self.shared.sooner.notified() => continue,
+            }
+            let (ended, met) = self.shared.state.lock().expire(Instant::now());
+            for poll in ended {
+                // Its client left in this very moment.
+                poll.send(Told::WaitIsOver).ok();
+            }
+            for (poll, hand_out) in met {
+                self.tell(poll, hand_out);
+            }
+        }
+    }
+
+    /// Hands a scrape to the poll that was chosen for it, or to the next while that one is gone.
+    fn tell(&self, mut poll: PollHandle, mut hand_out: HandOut) {
+        while let Err(Told::HandOut(refused)) = poll.send(Told::HandOut(hand_out)) {
+            let again = self
+                .shared
+                .state
+                .lock()
+                .give_back(refused.id, Instant::now());
+            match again {
+                Some(Arrival::Meets(next, again)) => (poll, hand_out) = (next, again),
+                _ => return,
+            }
+        }
+    }
+
+    fn give_back(&self, id: ScrapeId) {
+        let again = self.shared.state.lock().give_back(id, Instant::now());
+        if let Some(Arrival::Meets(poll, hand_out)) = again {
+            self.tell(poll, hand_out);
+        }
+    }
+}
+
+impl ParkedPoll {
+    /// Waits for the poll's end. Cancel safe.
+    pub(crate) async fn end(&mut self) -> PollEnd {
+        match (&mut self.told).await {
+            Ok(Told::HandOut(hand_out)) => PollEnd::HandedOut(HandedOut {
+                rendezvous: self.rendezvous.clone(),
+                hand_out: Some(hand_out),
+            }),
+            Ok(Told::WaitIsOver) => PollEnd::WaitIsOver,
+            Err(_) => PollEnd::ShuttingDown,
+        }
+    }
+}
+
+impl Drop for ParkedPoll {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.rendezvous
+                .shared
+                .state
+                .lock()
+                .unpark(key, Instant::now());
+        }
+        self.told.close();
+        if let Ok(Told::HandOut(hand_out)) = self.told.try_recv() {
+            self.rendezvous.give_back(hand_out.id);
+        }
+    }
+}
+
+impl HandedOut {
+    /// The instruction, with the time that is left now.
+    pub(crate) fn encode(&self) -> Bytes {
+        self.hand_out.as_ref().map_or_else(Bytes::new, |hand_out| {
+            let left = hand_out.scrape.left(Instant::now());
+            hand_out.scrape.scrape.encode(hand_out.id, left)
+        })
+    }
+
+    /// The client has it: from now on only its push or the deadline ends the scrape.
+    pub(crate) fn delivered(mut self) {
+        self.hand_out = None;
+    }
+}
+
+impl Drop for HandedOut {
+    fn drop(&mut self) {
+        if let Some(hand_out) = self.hand_out.take() {
+            self.rendezvous.give_back(hand_out.id);
+        }
+    }
+}
+
+impl Completion {
+    /// The method of the scrape.
+    pub(crate) fn method(&self) -> &http::Method {
+        &self.outgoing.scrape.method
+    }
+
+    /// Sends the answer on its way to Prometheus. Whether Prometheus is still there.
+    pub(crate) fn answer(self, answer: Answer) -> bool {
+        self.answer.send(Ok(answer)).is_ok()
+    }
+
+    /// Ends the scrape with a failure of the client's.
+    pub(crate) fn fail(self, reason: &dyn fmt::Display) {
+        let failure = Failure::Broken {
+            name: self.name.to_string(),
+            reason: reason.to_string(),
+        };
+        // Prometheus may have hung up; then there is nobody to tell.
+        self.answer.send(Err(failure)).ok();
+    }
+}
+
+/// Forgets a scrape when its future ends, however it ends.
+struct PendingScrape<'a> {
+    rendezvous: &'a Rendezvous,
+    id: ScrapeId,
+}
+
+impl Drop for PendingScrape<'_> {
+    fn drop(&mut self) {
+        self.rendezvous.shared.state.lock().cancel(self.id);
+        self.rendezvous.shared.scrape_ended.notify_waiters();
+    }
+}
+
+impl fmt::Debug for Rendezvous {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rendezvous").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ParkedPoll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParkedPoll")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for HandedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandedOut")
+            .field("hand_out", &self.hand_out)
+            .finish_non_exhaustive()
+    }
+}
