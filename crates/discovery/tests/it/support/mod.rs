@@ -1,0 +1,7 @@
+//! What the tests are made of: an API server, proxies, a Prometheus that only reloads, and a bench
+//! that starts discovery among them.
+
+pub mod api;
+pub mod bench;
+pub mod reloads;
+pub mod roster;
