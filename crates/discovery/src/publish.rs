@@ -224,7 +224,10 @@ impl Publisher {
         match &outcome {
             Ok(()) => {
                 self.is_loaded = true;
-                self.remember_good(Arc::clone(&material.config)).await;
+                // Without anybody to ask, nobody has said that it is good.
+                if self.settings.reloader.is_some() {
+                    self.remember_good(Arc::clone(&material.config)).await;
+                }
             }
             Err(ReloadError::Refused(said)) => {
                 self.metrics.config_refused.set(1);

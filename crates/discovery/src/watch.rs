@@ -192,7 +192,6 @@ impl Watch {
                 },
                 Ok(Some(Ok(event))) => event,
             };
-            self.metrics.contact().note();
             let event = match event {
                 watcher::Event::Init => Event::Restarted,
                 watcher::Event::InitApply(object) => Event::Listed(key(&object), object.to_slice()),
@@ -200,14 +199,17 @@ impl Watch {
                 watcher::Event::Apply(object) => Event::Applied(key(&object), object.to_slice()),
                 watcher::Event::Delete(object) => Event::Deleted(key(&object)),
             };
-            is_listing = match event {
-                Event::Restarted => true,
+            match event {
+                // The watcher only says that it will list.
+                Event::Restarted => is_listing = true,
                 Event::Synced => {
+                    is_listing = false;
                     self.synced(kind, &place);
-                    false
                 }
-                _ => is_listing,
-            };
+                Event::Listed(..) | Event::Applied(..) | Event::Deleted(_) => {
+                    self.metrics.contact().note();
+                }
+            }
             if self.events.send(event).await.is_err() {
                 return End::Stopped;
             }

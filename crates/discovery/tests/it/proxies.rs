@@ -74,8 +74,8 @@ async fn all_namespaces_and_any_selector() {
     let (one, two) = (Roster::of(&["a"]).await, Roster::of(&["b"]).await);
     bench.service("web", &[(one.address(), true)]);
     bench.api.apply(SLICES, "elsewhere", "web", slice("web", two.address(), true));
-    let mut command = bench.bare_command();
-    command.args(["--label-selector", "app=pushprox,kubernetes.io/service-name=web", "--metrics-addr="]);
+    let selector = "--label-selector=app=pushprox,kubernetes.io/service-name=web";
+    let command = bench.bare_command(&[selector]);
     let _discovery = pushprox_testkit::process::Daemon::start("discovery", command);
     bench.clients_are(&[(one.address(), &["a"]), (two.address(), &["b"])]).await;
     assert!(bench.api.requests().contains(&"list endpointslices *".to_owned()));

@@ -69,22 +69,28 @@ impl Bench {
         }
     }
 
-    /// The command that starts discovery with these flags besides.
+    /// The command that starts discovery, with these flags besides, or instead of the bench's own.
     pub fn command(&self, flags: &[&str]) -> Command {
-        let mut command = self.bare_command();
-        command.args(["-labelname", "app", "-labelvalue", "pushprox", "-namespace", "demo"]);
-        command.args(["--resync-interval=1s", "--metrics-addr=127.0.0.1:0"]);
-        command.args(flags);
+        let own = ["-labelname=app", "-labelvalue=pushprox", "-namespace=demo"];
+        let mut command = self.bare_command(flags);
+        command.args(own.iter().filter(|flag| !is_given(flag, flags)));
         command
     }
 
     /// Without the flags that say what is looked for.
-    pub fn bare_command(&self) -> Command {
+    pub fn bare_command(&self, flags: &[&str]) -> Command {
+        let path = |name| self.path().join(name).display().to_string();
+        let own = [
+            format!("-source={}", path("base")),
+            format!("-target={}", self.target().display()),
+            format!("-reloadurl=http://{}/-/reload", self.reloads.address),
+            format!("--sd-dir={}", path("sd")),
+            format!("--kubeconfig={}", path("kubeconfig")),
+            "--resync-interval=1s".to_owned(),
+            "--metrics-addr=127.0.0.1:0".to_owned(),
+        ];
         let mut command = process::command(env!("CARGO_BIN_EXE_discovery"));
-        let path = |name| self.path().join(name);
-        command.arg("-source").arg(path("base")).arg("-target").arg(self.target());
-        command.arg("--sd-dir").arg(path("sd")).arg("--kubeconfig").arg(path("kubeconfig"));
-        command.args(["-reloadurl", &format!("http://{}/-/reload", self.reloads.address)]);
+        command.args(own.iter().filter(|flag| !is_given(flag, flags))).args(flags);
         command
     }
 
@@ -158,6 +164,11 @@ impl Discovery {
         let status = self.daemon.ended(SOON).await;
         assert!(status.success(), "{status}");
     }
+}
+
+fn is_given(flag: &str, flags: &[&str]) -> bool {
+    let name = |flag: &str| flag.split('=').next().unwrap_or_default().trim_start_matches('-').to_owned();
+    flags.iter().any(|given| name(given) == name(flag))
 }
 
 /// An EndpointSlice of one endpoint, labelled as the tests look for.
