@@ -1,6 +1,7 @@
 //! Settings that the operator adds to every generated scrape config, from the file of
 //! `--job-template`.
 
+use granit_parser::{Event, Parser, ScalarStyle};
 use serde_yaml::{Mapping, Value};
 
 /// Checked settings of a scrape config.
@@ -22,6 +23,9 @@ pub enum TemplateError {
     /// The setting is made by discovery.
     #[error("it sets {0}, which is generated")]
     Reserved(String),
+    /// Prometheus would read a value otherwise than it is read here.
+    #[error("it has the value {0}, which YAML 1.1 and 1.2 read differently; put a text in quotes, write true or false, or a plain number")]
+    Ambiguous(String),
     /// `relabel_configs` is not a list.
     #[error("its relabel_configs is not a list")]
     Relabel,
@@ -34,6 +38,11 @@ impl Template {
     ///
     /// [`TemplateError`] tells the operator what is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self, TemplateError> {
+        if let Ok(text) = std::str::from_utf8(bytes)
+            && let Some(value) = ambiguous(text)
+        {
+            return Err(TemplateError::Ambiguous(value));
+        }
         let parsed = serde_yaml::from_slice::<Value>(bytes).and_then(|mut value| {
             value.apply_merge()?;
             Ok(value)
@@ -75,6 +84,34 @@ impl Template {
     }
 }
 
+/// A value without quotes that Prometheus's YAML 1.1 takes for a boolean or another number. What is
+/// no YAML at all is found elsewhere.
+fn ambiguous(text: &str) -> Option<String> {
+    let mut parser = Parser::new_from_str(text);
+    while let Some(Ok((event, _))) = parser.next_event() {
+        if let Event::Scalar(value, ScalarStyle::Plain, _, None) = event
+            && (is_old_boolean(&value) || is_old_number(&value))
+        {
+            return Some(value.into_owned());
+        }
+    }
+    None
+}
+
+fn is_old_boolean(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "y" | "n" | "yes" | "no" | "on" | "off")
+}
+
+/// Octal with a leading zero, and digits in groups.
+fn is_old_number(value: &str) -> bool {
+    let digits = value.trim_start_matches(['-', '+']);
+    let has_only = |allowed: fn(u8) -> bool| !digits.is_empty() && digits.bytes().all(allowed);
+    digits.len() > 1 && digits.starts_with('0') && has_only(|byte| byte.is_ascii_digit() || byte == b'_')
+        || digits.starts_with(|first: char| first.is_ascii_digit())
+            && digits.contains('_')
+            && has_only(|byte| byte.is_ascii_hexdigit() || b"_.xXoO".contains(&byte))
+}
+
 /// Whether a value can be written in every style: no tags, and texts as keys.
 fn is_plain(value: &Value) -> bool {
     match value {
@@ -111,6 +148,9 @@ mod tests {
 
     #[test]
     fn an_empty_template_adds_nothing() {
+        for text in ["a: 'yes'", "a: 0", "a: 1000", "a: a_b", "a: 0x1f", "a: 0.5", "a: node_y", "a: \"012\""] {
+            Template::parse(text.as_bytes()).unwrap();
+        }
         for text in ["", "# nothing\n", "{}", "relabel_configs:\n"] {
             assert_eq!(Template::parse(text.as_bytes()), Ok(Template::default()), "{text:?}");
         }
@@ -130,6 +170,10 @@ mod tests {
             ("a: !x b", "not a mapping"),
             ("a: {1: 2}", "not a mapping"),
             ("a: .nan", "not a mapping"),
+            ("honor_labels: yes", "the value yes, which YAML 1.1"),
+            ("params: {a: [Off]}", "the value Off"),
+            ("sample_limit: 0123", "the value 0123"),
+            ("sample_limit: 1_000", "the value 1_000"),
         ] {
             let error = Template::parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(part), "{text:?}: {error}");
