@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::process::{Daemon, command};
-use crate::wait::{SOON, until};
+use crate::wait::{SOON, idle, until};
 use crate::wire::{self, Message};
 
 /// The command that runs the binary `name` of this workspace.
@@ -118,6 +118,17 @@ impl Proxy {
             (self.connections() == connections).then_some(())
         })
         .await;
+    }
+
+    /// The number of connections that it holds once they have stopped coming and going.
+    pub async fn settled(&self) -> usize {
+        let mut before = usize::MAX;
+        until("connections at rest", SOON, async || {
+            let now = self.connections();
+            idle(Duration::from_millis(250)).await;
+            (now == std::mem::replace(&mut before, now)).then_some(now)
+        })
+        .await
     }
 
     /// The value of one of its own metrics, as the line in `/metrics` begins. None if there is no

@@ -39,9 +39,11 @@ fn a_parked_poll_behind_a_cut_cable_is_forgotten_and_never_chosen() {
     };
     runtime().block_on(async {
         let proxy = proxy().await;
-        let alive = Remote::start(&mut network, &proxy, &[]).await;
+        // Polls that never end by themselves, so that each is a connection as long as it lasts.
+        let flags = ["--poll.wait=1h"];
+        let alive = Remote::start(&mut network, &proxy, &flags).await;
         proxy.holds(1, SOON).await;
-        let lost = Remote::start(&mut network, &proxy, &[]).await;
+        let lost = Remote::start(&mut network, &proxy, &flags).await;
         proxy.holds(2, SOON).await;
         lost.host.cut();
         proxy.holds(1, KEEPALIVE).await;

@@ -128,11 +128,11 @@ async fn what_is_wrong_on_the_clients_command_line_is_said_in_one_line() {
         ),
         (
             &[PROXY, PULL, "--tls.cert=/nowhere.pem"],
-            &["--tls.cert", "--tls.key"],
+            &["--tls.key", "required"],
         ),
         (
             &[PROXY, PULL, "--tls.key=/nowhere.pem"],
-            &["--tls.cert", "--tls.key"],
+            &["--tls.cert", "required"],
         ),
         (&[PROXY, PULL, "--log.level=loud"], &["--log.level", "loud"]),
     ] {

@@ -47,10 +47,15 @@ async fn the_proxy_lets_scrapes_in_flight_finish() {
     let mut scrape = scrape_in_flight(&proxy, &target).await;
 
     proxy.daemon.terminate();
-    until("a proxy that takes no connection", SOON, async || {
-        Connection::open(proxy.address).await.is_err().then_some(())
+    // The client may need a new connection for its push, so the proxy still takes connections,
+    // but no more scrapes.
+    let refused = until("a scrape refused", SOON, async || {
+        let answer = proxy.scrape("http://other.test/", 1.0).await;
+        let refused = answer.reason().contains("proxy is shutting down");
+        refused.then_some(answer)
     })
     .await;
+    assert_eq!(refused.status(), 503, "{refused:?}");
     assert!(proxy.daemon.runs());
     go_on.notify_one();
     let answer = scrape.receive().await.unwrap();
