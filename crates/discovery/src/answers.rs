@@ -62,9 +62,12 @@ impl Answers {
         if now < answer.young_until {
             listing.add_missing(&answer.listing);
         }
-        let has_changed = !was_asked || answer.listing != listing;
-        answer.listing = listing;
-        has_changed
+        // An equal one is dropped: what was placed shares its names with the one that stays.
+        let is_equal = answer.listing == listing;
+        if !is_equal {
+            answer.listing = listing;
+        }
+        !is_equal || !was_asked
     }
 
     /// A proxy has not answered. Whether what is known of it has changed.

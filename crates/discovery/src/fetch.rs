@@ -164,7 +164,8 @@ fn builder() -> ClientBuilder {
         .http1_only()
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(TIMEOUT)
-        .pool_max_idle_per_host(1)
+        // An idle connection would keep the buffer that its last answer needed.
+        .pool_max_idle_per_host(0)
 }
 
 fn with_tls(mut builder: ClientBuilder, tls: &Tls) -> ClientBuilder {

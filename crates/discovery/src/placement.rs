@@ -13,7 +13,31 @@ pub type Placed<'a> = BTreeMap<&'a Labels, Vec<&'a Client>>;
 /// Where each client was placed last.
 #[derive(Debug, Default)]
 pub struct Placement {
-    homes: HashMap<Arc<str>, SocketAddr>,
+    homes: Homes,
+}
+
+/// Clients and the proxies that they are placed at.
+#[derive(Debug, Default)]
+struct Homes {
+    proxies: Vec<SocketAddr>,
+    /// Positions in the list of proxies: there are many more clients than proxies.
+    homes: HashMap<Arc<str>, u32>,
+}
+
+impl Homes {
+    fn get(&self, client: &str) -> Option<SocketAddr> {
+        let position = usize::try_from(*self.homes.get(client)?).ok()?;
+        self.proxies.get(position).copied()
+    }
+
+    fn insert(&mut self, client: &Arc<str>, proxy: SocketAddr) {
+        if self.proxies.last() != Some(&proxy) {
+            self.proxies.push(proxy);
+        }
+        // More than 2^32 proxies cannot be.
+        let position = u32::try_from(self.proxies.len() - 1).unwrap_or(u32::MAX);
+        self.homes.insert(Arc::clone(client), position);
+    }
 }
 
 impl Placement {
@@ -21,7 +45,7 @@ impl Placement {
     pub fn remember(&mut self, proxy: SocketAddr, listing: &Listing) {
         for (_, clients) in listing.clients() {
             for client in clients {
-                self.homes.insert(Arc::clone(&client.key), proxy);
+                self.homes.insert(&client.key, proxy);
             }
         }
     }
@@ -31,19 +55,18 @@ impl Placement {
         &mut self,
         listings: &BTreeMap<SocketAddr, &'a Listing>,
     ) -> BTreeMap<SocketAddr, Placed<'a>> {
-        let total = listings.values().map(|listing| listing.len()).sum();
-        let mut homes: HashMap<Arc<str>, SocketAddr> = HashMap::with_capacity(total);
+        let mut homes = Homes::default();
+        homes.homes.reserve(listings.values().map(|listing| listing.len()).sum());
         for (&proxy, listing) in listings {
             for client in listing.clients().flat_map(|(_, clients)| clients) {
                 let key = &client.key;
-                let home = homes.entry(Arc::clone(key)).or_insert(proxy);
-                if *home != proxy {
+                let is_drawn_here = homes.get(key).is_none_or(|home| {
                     let before = self.homes.get(key);
-                    if before == Some(&proxy)
-                        || before != Some(home) && weight(key, proxy) > weight(key, *home)
-                    {
-                        *home = proxy;
-                    }
+                    before == Some(proxy)
+                        || before != Some(home) && weight(key, proxy) > weight(key, home)
+                });
+                if is_drawn_here {
+                    homes.insert(key, proxy);
                 }
             }
         }
@@ -53,7 +76,7 @@ impl Placement {
             for (labels, clients) in listing.clients() {
                 let here: Vec<_> = clients
                     .iter()
-                    .filter(|client| self.homes.get(&client.key) == Some(&proxy))
+                    .filter(|client| self.homes.get(&client.key) == Some(proxy))
                     .collect();
                 if !here.is_empty() {
                     placed.insert(labels, here);

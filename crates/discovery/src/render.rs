@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_yaml::{Mapping, Value};
 
 use crate::index::Proxy;
@@ -77,17 +78,28 @@ pub fn jobs<'a>(
 /// The content of a proxy's SD file: a group of targets per line.
 #[must_use]
 pub fn sd_file(proxy: &Proxy, placed: &Placed<'_>) -> Vec<u8> {
-    let mut text = String::from("[");
+    let mut text = b"[".to_vec();
     for (position, (labels, clients)) in placed.iter().enumerate() {
         let mut labels: Labels = (*labels).clone();
         labels.extend(meta_labels(proxy));
-        let targets: Vec<&str> = clients.iter().map(|client| &*client.target).collect();
-        let group = serde_json::json!({ "labels": labels, "targets": targets });
-        text.push_str(if position == 0 { "\n" } else { ",\n" });
-        text.push_str(&group.to_string());
+        let group = SdGroup {
+            labels: &labels,
+            targets: clients.iter().map(|client| &*client.target).collect(),
+        };
+        text.extend_from_slice(if position == 0 { b"\n" } else { b",\n" });
+        // Texts can always be written, and a vector takes them.
+        serde_json::to_writer(&mut text, &group).ok();
     }
-    text.push_str("\n]\n");
-    text.into_bytes()
+    text.extend_from_slice(b"\n]\n");
+    text.shrink_to_fit();
+    text
+}
+
+/// A group of targets as file_sd has it.
+#[derive(Serialize)]
+struct SdGroup<'a> {
+    labels: &'a Labels,
+    targets: Vec<&'a str>,
 }
 
 impl SdFiles {

@@ -5,3 +5,4 @@ pub mod api;
 pub mod bench;
 pub mod reloads;
 pub mod roster;
+pub mod server;
