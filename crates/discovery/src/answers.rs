@@ -88,13 +88,18 @@ impl Answers {
     /// Whether a proxy did not answer when it was asked last.
     #[must_use]
     pub fn is_failing(&self, proxy: &SocketAddr) -> bool {
-        self.proxies.get(proxy).is_some_and(|answer| answer.is_failing)
+        self.proxies
+            .get(proxy)
+            .is_some_and(|answer| answer.is_failing)
     }
 
     /// How many proxies did not answer when they were asked last.
     #[must_use]
     pub fn failing(&self) -> usize {
-        self.proxies.values().filter(|answer| answer.is_failing).count()
+        self.proxies
+            .values()
+            .filter(|answer| answer.is_failing)
+            .count()
     }
 
     /// When a proxy that was too young is to be asked out of turn, and which one.
@@ -152,7 +157,12 @@ mod tests {
     }
 
     fn listing(names: &[&str]) -> Listing {
-        Listing::parse(serde_json::json!([{ "targets": names }]).to_string().as_bytes()).unwrap()
+        Listing::parse(
+            serde_json::json!([{ "targets": names }])
+                .to_string()
+                .as_bytes(),
+        )
+        .unwrap()
     }
 
     fn old(names: &[&str], start: Instant) -> Answers {
@@ -223,7 +233,10 @@ mod tests {
         let start = Instant::now();
         let mut answers = Answers::default();
         answers.restore(proxy(), listing(&["a"]), start);
-        assert!(answers.listing(&proxy()).is_none(), "not before it was asked");
+        assert!(
+            answers.listing(&proxy()).is_none(),
+            "not before it was asked"
+        );
         answers.appeared(proxy(), start);
         assert!(answers.failed(proxy(), start));
         assert_eq!(names(&answers), 1);

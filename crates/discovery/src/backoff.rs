@@ -30,7 +30,7 @@ impl Waits {
     }
 
     /// How long to wait after one more failure.
-    pub fn next(&mut self) -> Duration {
+    pub fn after_failure(&mut self) -> Duration {
         // Jitter is added behind the bound.
         let wait = self.backoff.next().unwrap_or(self.longest);
         wait.min(self.longest)
@@ -51,9 +51,15 @@ mod tests {
         let (first, longest) = (Duration::from_millis(250), Duration::from_secs(2));
         let mut waits = Waits::new(first, longest);
         for round in 0..2 {
-            let waited: Vec<_> = (0..100).map(|_| waits.next()).collect();
-            assert!(waited[0] >= first && waited[0] <= first * 2, "{round}: {waited:?}");
-            assert!(waited[50..].iter().all(|wait| *wait == longest), "{waited:?}");
+            let waited: Vec<_> = (0..100).map(|_| waits.after_failure()).collect();
+            assert!(
+                waited[0] >= first && waited[0] <= first * 2,
+                "{round}: {waited:?}"
+            );
+            assert!(
+                waited[50..].iter().all(|wait| *wait == longest),
+                "{waited:?}"
+            );
             waits.reset();
         }
     }

@@ -72,14 +72,19 @@ fn splice(text: &str, place: &Place, jobs: &[Mapping]) -> Result<String, BaseErr
     if jobs.is_empty() && !matches!(place, Place::Key { .. } | Place::FlowKey { .. }) {
         return Ok(text.to_owned());
     }
-    let newline = if text.find('\n').is_some_and(|end| text.get(..end).is_some_and(|line| line.ends_with('\r'))) {
+    let newline = if text
+        .find('\n')
+        .is_some_and(|end| text.get(..end).is_some_and(|line| line.ends_with('\r')))
+    {
         "\r\n"
     } else {
         "\n"
     };
     // Lines can be put only where one begins.
     let lines = |at: usize, indent: usize, key: &str| {
-        let at_line_start = text.get(..at).is_none_or(|before| before.is_empty() || before.ends_with(['\n', '\r']));
+        let at_line_start = text
+            .get(..at)
+            .is_none_or(|before| before.is_empty() || before.ends_with(['\n', '\r']));
         let start = if at_line_start { "" } else { newline };
         let margin = " ".repeat(indent);
         let comment = format!("{start}{margin}{COMMENT}{newline}");
@@ -96,7 +101,10 @@ fn splice(text: &str, place: &Place, jobs: &[Mapping]) -> Result<String, BaseErr
         Place::FlowItems { at, empty } => (at, flow(jobs)? + if empty { "" } else { ", " }),
         Place::FlowKey { at, empty } => {
             let list = flow(jobs)?;
-            (at, format!("{KEY:?}: [{list}]{}", if empty { "" } else { ", " }))
+            (
+                at,
+                format!("{KEY:?}: [{list}]{}", if empty { "" } else { ", " }),
+            )
         }
     };
     let (head, tail) = text.split_at_checked(at).ok_or(BaseError::Changes)?;
@@ -107,18 +115,26 @@ fn splice(text: &str, place: &Place, jobs: &[Mapping]) -> Result<String, BaseErr
 fn block(jobs: &[Mapping], indent: usize, newline: &str) -> Result<String, BaseError> {
     let text = serde_yaml::to_string(jobs).map_err(|error| BaseError::Yaml(error.to_string()))?;
     let margin = " ".repeat(indent);
-    Ok(text.lines().map(|line| format!("{margin}{line}{newline}")).collect())
+    Ok(text
+        .lines()
+        .map(|line| format!("{margin}{line}{newline}"))
+        .collect())
 }
 
 /// The items of a list in flow style, as JSON, on one line.
 fn flow(jobs: &[Mapping]) -> Result<String, BaseError> {
     let items: Result<Vec<_>, _> = jobs.iter().map(serde_json::to_string).collect();
-    let json = items.map_err(|error| BaseError::Yaml(error.to_string()))?.join(", ");
+    let json = items
+        .map_err(|error| BaseError::Yaml(error.to_string()))?
+        .join(", ");
     let mut yaml = String::with_capacity(json.len());
     for character in json.chars() {
         // JSON leaves them as they are, inside of strings; YAML takes them for line breaks, or not
         // at all.
-        if matches!(character, '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') {
+        if matches!(
+            character,
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+        ) {
             yaml.push_str(&format!("\\u{:04x}", u32::from(character)));
         } else {
             yaml.push(character);
@@ -141,7 +157,11 @@ fn check(before: &Value, result: &str, jobs: &[Mapping]) -> Result<(), BaseError
     }
     let found = take_list(&mut after).unwrap_or_default();
     kept.splice(0..0, jobs.iter().cloned().map(Value::Mapping));
-    if after == before && found == kept { Ok(()) } else { Err(BaseError::Changes) }
+    if after == before && found == kept {
+        Ok(())
+    } else {
+        Err(BaseError::Changes)
+    }
 }
 
 /// Takes the list of scrape configs out of a configuration. None where it has none.

@@ -19,16 +19,28 @@ use crate::urls::{ProxyUrl, ReloadUrl};
 #[command(name = "discovery")]
 pub struct Args {
     /// URL by which Prometheus is told to reload; empty for never.
-    #[arg(long, value_name = "URL", default_value = "http://localhost:9090/-/reload",
-          hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://localhost:9090/-/reload",
+        hide_env_values = true
+    )]
     pub reloadurl: ReloadUrl,
 
     /// The configuration without proxies, which is not changed.
-    #[arg(long, value_name = "FILE", default_value = "/etc/prometheus/prometheus.yaml.base")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/prometheus/prometheus.yaml.base"
+    )]
     pub source: PathBuf,
 
     /// The configuration with proxies, which is written.
-    #[arg(long, value_name = "FILE", default_value = "/etc/prometheus/prometheus.yaml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/prometheus/prometheus.yaml"
+    )]
     pub target: PathBuf,
 
     /// Namespace of the proxies' services; empty for all.
@@ -77,8 +89,13 @@ pub struct Args {
 
     /// How proxies are reached: host and port are replaced by each proxy's, scheme, credentials and
     /// path stay. Over https the host is the name that their certificates have.
-    #[arg(long, value_name = "URL", env = "PROXY_URL", hide_env_values = true,
-          default_value = "http://proxy/")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PROXY_URL",
+        hide_env_values = true,
+        default_value = "http://proxy/"
+    )]
     pub proxy_url: ProxyUrl,
 
     /// File with the certificates to trust the proxies by, instead of the system's (PEM).

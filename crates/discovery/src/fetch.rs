@@ -71,7 +71,11 @@ impl Fetcher {
     /// # Errors
     ///
     /// When the certificates cannot be used.
-    pub fn new(proxy_url: ProxyUrl, tls: Tls, refresh_interval: u64) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        proxy_url: ProxyUrl,
+        tls: Tls,
+        refresh_interval: u64,
+    ) -> Result<Self, reqwest::Error> {
         let plain = with_tls(builder(), &tls).build()?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -178,7 +182,6 @@ fn with_tls(mut builder: ClientBuilder, tls: &Tls) -> ClientBuilder {
     builder
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn connection(error: reqwest::Error) -> FetchError {
     FetchError::Connection(causes(&error.without_url()))
 }

@@ -39,7 +39,11 @@ impl Files {
     /// The copy of the last configuration that Prometheus has taken.
     #[must_use]
     pub fn good(&self) -> PathBuf {
-        let name = self.target.file_name().unwrap_or_default().to_string_lossy();
+        let name = self
+            .target
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
         self.target.with_file_name(format!("{name}.good"))
     }
 
@@ -156,7 +160,10 @@ mod tests {
     #[test]
     fn only_own_files_of_proxies_that_have_gone_are_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::new("/etc/prometheus/prometheus.yaml".into(), folder.path().into());
+        let files = Files::new(
+            "/etc/prometheus/prometheus.yaml".into(),
+            folder.path().into(),
+        );
         let two = snapshot(&[("10.0.0.1:80", "[]"), ("10.0.0.2:80", "[]")]);
         assert_eq!(files.write_sd(&two).unwrap(), 2);
         let left = ".pushprox-prometheus.yaml-10.0.0.9_80.json.tmp";
@@ -184,7 +191,10 @@ mod tests {
         let files = Files::new("/x/prometheus.yaml".into(), folder.path().into());
         let content = r#"[{"targets":["a:1"],"labels":{"__meta_pushprox_proxy":"x","room":"1"}}]"#;
         files
-            .write_sd(&snapshot(&[("[fd00::1]:80", content), ("10.0.0.2:80", "broken")]))
+            .write_sd(&snapshot(&[
+                ("[fd00::1]:80", content),
+                ("10.0.0.2:80", "broken"),
+            ]))
             .unwrap();
         let listings = files.listings();
         assert_eq!(listings.len(), 1);

@@ -167,7 +167,9 @@ impl Index {
                 let port = match self.port.pick(&group.ports) {
                     Ok(port) => port,
                     Err(problem) => {
-                        let Slice { namespace, service, .. } = slice;
+                        let Slice {
+                            namespace, service, ..
+                        } = slice;
                         found
                             .problems
                             .insert(format!("service {namespace}/{service} {problem}"));
@@ -243,7 +245,9 @@ impl FromStr for PortChoice {
         let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         match text.parse::<u16>() {
             Ok(number) if number > 0 => Ok(Self::Number(number)),
-            _ if text.bytes().any(|byte| byte.is_ascii_lowercase()) && text.bytes().all(is_name) => {
+            _ if text.bytes().any(|byte| byte.is_ascii_lowercase())
+                && text.bytes().all(is_name) =>
+            {
                 Ok(Self::Name(text.to_owned()))
             }
             _ => Err("it is no port; write its name, such as http, or its number".to_owned()),
@@ -288,7 +292,12 @@ mod tests {
     }
 
     fn ready(index: &Index) -> Vec<String> {
-        index.found().ready.keys().map(ToString::to_string).collect()
+        index
+            .found()
+            .ready
+            .keys()
+            .map(ToString::to_string)
+            .collect()
     }
 
     const HTTP: &[(&str, u16)] = &[("http", 8080)];
@@ -317,7 +326,11 @@ mod tests {
         assert!(index.is_synced());
         index.apply(Event::Restarted);
         index.apply(Event::Listed(key("b"), two));
-        assert_eq!(ready(&index), ["10.1.0.1:8080"], "kept while the list comes");
+        assert_eq!(
+            ready(&index),
+            ["10.1.0.1:8080"],
+            "kept while the list comes"
+        );
         index.apply(Event::Synced);
         assert_eq!(ready(&index), ["10.1.0.2:8080"]);
         index.apply(Event::Deleted(key("b")));
@@ -328,7 +341,10 @@ mod tests {
     fn a_list_that_breaks_off_leaves_nothing_behind() {
         let mut index = index(vec![slice("web", HTTP, &[("10.1.0.1", true, "")])]);
         index.apply(Event::Restarted);
-        index.apply(Event::Listed(key("x"), slice("web", HTTP, &[("10.9.9.9", true, "")])));
+        index.apply(Event::Listed(
+            key("x"),
+            slice("web", HTTP, &[("10.9.9.9", true, "")]),
+        ));
         index.apply(Event::Restarted);
         index.apply(Event::Synced);
         assert_eq!(ready(&index), Vec::<String>::new());
@@ -336,9 +352,20 @@ mod tests {
 
     #[test]
     fn a_pod_of_both_families_is_one_proxy_at_its_ipv4_address() {
-        let v6 = slice("web", HTTP, &[("fd00::1", true, "pod1"), ("fd00::2", true, "pod2")]);
-        let v4 = slice("web", HTTP, &[("10.1.0.1", true, "pod1"), ("10.1.0.2", false, "pod2")]);
-        assert_eq!(ready(&index(vec![v6, v4])), ["10.1.0.1:8080", "[fd00::2]:8080"]);
+        let v6 = slice(
+            "web",
+            HTTP,
+            &[("fd00::1", true, "pod1"), ("fd00::2", true, "pod2")],
+        );
+        let v4 = slice(
+            "web",
+            HTTP,
+            &[("10.1.0.1", true, "pod1"), ("10.1.0.2", false, "pod2")],
+        );
+        assert_eq!(
+            ready(&index(vec![v6, v4])),
+            ["10.1.0.1:8080", "[fd00::2]:8080"]
+        );
     }
 
     #[test]
@@ -382,11 +409,19 @@ mod tests {
                 choice.parse().unwrap()
             };
             let mut index = Index::new(choice.clone());
-            index.apply(Event::Applied(key("a"), slice("web", ports, &[("10.1.0.1", true, "")])));
+            index.apply(Event::Applied(
+                key("a"),
+                slice("web", ports, &[("10.1.0.1", true, "")]),
+            ));
             let found = index.found();
             let picked = found.ready.keys().next().map(SocketAddr::port);
             assert_eq!(picked, number, "{choice:?} {ports:?}");
-            assert_eq!(found.problems.is_empty(), number.is_some(), "{:?}", found.problems);
+            assert_eq!(
+                found.problems.is_empty(),
+                number.is_some(),
+                "{:?}",
+                found.problems
+            );
         }
         for wrong in ["", "0", "65536", "Http", "a b", "-"] {
             assert!(wrong.parse::<PortChoice>().is_err(), "{wrong:?}");

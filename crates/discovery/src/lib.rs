@@ -137,7 +137,12 @@ async fn serve_own_pages(
                 info!(%address, "listening");
             }
             let ready = move || is_ready.load(Ordering::Relaxed);
-            shutdown.spawn(admin::serve(listener, Arc::new(registry), ready, shutdown.clone()));
+            shutdown.spawn(admin::serve(
+                listener,
+                Arc::new(registry),
+                ready,
+                shutdown.clone(),
+            ));
         }
         Err(error) => warn!(%error, "discovery runs without its own /metrics"),
     }

@@ -75,7 +75,9 @@ impl Listing {
 
     /// The clients with their labels.
     pub fn clients(&self) -> impl Iterator<Item = (&Labels, &[Client])> {
-        self.clients.iter().map(|(labels, clients)| (labels, clients.as_slice()))
+        self.clients
+            .iter()
+            .map(|(labels, clients)| (labels, clients.as_slice()))
     }
 
     /// How many clients there are.
@@ -105,7 +107,10 @@ impl Listing {
                 .cloned()
                 .collect();
             if !missing.is_empty() {
-                self.clients.entry(labels.clone()).or_default().extend(missing);
+                self.clients
+                    .entry(labels.clone())
+                    .or_default()
+                    .extend(missing);
             }
         }
         self.tidy();
@@ -126,7 +131,11 @@ impl Client {
         let target: Arc<str> = target.into();
         let key = name.to_string().to_ascii_lowercase();
         // Most names are written as they compare: one allocation serves both.
-        let key = if *key == *target { Arc::clone(&target) } else { key.into() };
+        let key = if *key == *target {
+            Arc::clone(&target)
+        } else {
+            key.into()
+        };
         Self { key, target }
     }
 }
@@ -136,7 +145,9 @@ impl Client {
 fn is_label_name(name: &str) -> bool {
     !name.starts_with(|first: char| first.is_ascii_digit())
         && !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// Labels that are not a proxy's to set: where the scrape goes, and those that are added here.
@@ -198,7 +209,16 @@ mod tests {
     fn an_empty_list_has_two_spellings_and_everything_else_is_an_error() {
         assert!(parse("[]").is_empty());
         assert!(parse("null").is_empty());
-        for wrong in ["", "{}", "[1]", "[{}]", "[{\"targets\":\"a\"}]", "<html>", "[] []", "[{\"targets\":[\"a\"]}"] {
+        for wrong in [
+            "",
+            "{}",
+            "[1]",
+            "[{}]",
+            "[{\"targets\":\"a\"}]",
+            "<html>",
+            "[] []",
+            "[{\"targets\":[\"a\"]}",
+        ] {
             assert!(Listing::parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }

@@ -62,20 +62,56 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let all = Self::default();
         let gauges = [
-            ("proxies", "Proxies that are ready in Kubernetes", &all.proxies),
-            ("proxies_failing", "Proxies that did not answer when they were asked last", &all.proxies_failing),
-            ("clients", "Clients that Prometheus is told of", &all.clients),
-            ("clients_unusable", "Names and labels from proxies that Prometheus could not use", &all.clients_unusable),
-            ("source_unusable", "Whether the base or the job template cannot be used as it is now", &all.source_unusable),
-            ("config_refused", "Whether Prometheus refuses the configuration that it should have", &all.config_refused),
-            ("endpoints_fallback", "Whether Endpoints are watched because EndpointSlices cannot be", &all.fallback),
+            (
+                "proxies",
+                "Proxies that are ready in Kubernetes",
+                &all.proxies,
+            ),
+            (
+                "proxies_failing",
+                "Proxies that did not answer when they were asked last",
+                &all.proxies_failing,
+            ),
+            (
+                "clients",
+                "Clients that Prometheus is told of",
+                &all.clients,
+            ),
+            (
+                "clients_unusable",
+                "Names and labels from proxies that Prometheus could not use",
+                &all.clients_unusable,
+            ),
+            (
+                "source_unusable",
+                "Whether the base or the job template cannot be used as it is now",
+                &all.source_unusable,
+            ),
+            (
+                "config_refused",
+                "Whether Prometheus refuses the configuration that it should have",
+                &all.config_refused,
+            ),
+            (
+                "endpoints_fallback",
+                "Whether Endpoints are watched because EndpointSlices cannot be",
+                &all.fallback,
+            ),
         ];
         for (name, help, gauge) in gauges {
             registry.register(&format!("{PREFIX}{name}"), help, gauge.clone());
         }
         let counters = [
-            ("fetch_failures", "Questions to proxies that failed", &all.fetch_failures),
-            ("write_failures", "Writes of configuration and SD files that failed", &all.write_failures),
+            (
+                "fetch_failures",
+                "Questions to proxies that failed",
+                &all.fetch_failures,
+            ),
+            (
+                "write_failures",
+                "Writes of configuration and SD files that failed",
+                &all.write_failures,
+            ),
         ];
         for (name, help, counter) in counters {
             registry.register(&format!("{PREFIX}{name}"), help, counter.clone());

@@ -56,7 +56,9 @@ impl Placement {
         listings: &BTreeMap<SocketAddr, &'a Listing>,
     ) -> BTreeMap<SocketAddr, Placed<'a>> {
         let mut homes = Homes::default();
-        homes.homes.reserve(listings.values().map(|listing| listing.len()).sum());
+        homes
+            .homes
+            .reserve(listings.values().map(|listing| listing.len()).sum());
         for (&proxy, listing) in listings {
             for client in listing.clients().flat_map(|(_, clients)| clients) {
                 let key = &client.key;
@@ -124,16 +126,33 @@ mod tests {
     }
 
     fn listing(names: impl IntoIterator<Item = usize>) -> Listing {
-        let targets: Vec<_> = names.into_iter().map(|name| format!("client-{name}")).collect();
-        Listing::parse(serde_json::json!([{ "targets": targets }]).to_string().as_bytes()).unwrap()
+        let targets: Vec<_> = names
+            .into_iter()
+            .map(|name| format!("client-{name}"))
+            .collect();
+        Listing::parse(
+            serde_json::json!([{ "targets": targets }])
+                .to_string()
+                .as_bytes(),
+        )
+        .unwrap()
     }
 
-    fn place(placement: &mut Placement, listings: &[(u8, &Listing)]) -> BTreeMap<String, SocketAddr> {
-        let listings = listings.iter().map(|&(number, listing)| (proxy(number), listing)).collect();
+    fn place(
+        placement: &mut Placement,
+        listings: &[(u8, &Listing)],
+    ) -> BTreeMap<String, SocketAddr> {
+        let listings = listings
+            .iter()
+            .map(|&(number, listing)| (proxy(number), listing))
+            .collect();
         let mut homes = BTreeMap::new();
         for (proxy, placed) in placement.place(&listings) {
             for client in placed.into_values().flatten() {
-                assert!(homes.insert(client.key.to_string(), proxy).is_none(), "{client:?} twice");
+                assert!(
+                    homes.insert(client.key.to_string(), proxy).is_none(),
+                    "{client:?} twice"
+                );
             }
         }
         homes
@@ -142,10 +161,16 @@ mod tests {
     #[test]
     fn a_client_of_several_proxies_is_placed_once_and_evenly() {
         let all = listing(0..3_000);
-        let homes = place(&mut Placement::default(), &[(1, &all), (2, &all), (3, &all)]);
+        let homes = place(
+            &mut Placement::default(),
+            &[(1, &all), (2, &all), (3, &all)],
+        );
         assert_eq!(homes.len(), 3_000);
         for number in 1..=3 {
-            let count = homes.values().filter(|home| **home == proxy(number)).count();
+            let count = homes
+                .values()
+                .filter(|home| **home == proxy(number))
+                .count();
             assert!((900..1_100).contains(&count), "{count} at {number}");
         }
     }
@@ -169,8 +194,14 @@ mod tests {
     fn a_client_moves_when_its_proxy_does_not_list_it_any_more() {
         let one = listing([1]);
         let mut placement = Placement::default();
-        assert_eq!(place(&mut placement, &[(1, &one), (2, &listing([]))])["client-1"], proxy(1));
-        assert_eq!(place(&mut placement, &[(1, &listing([])), (2, &one)])["client-1"], proxy(2));
+        assert_eq!(
+            place(&mut placement, &[(1, &one), (2, &listing([]))])["client-1"],
+            proxy(1)
+        );
+        assert_eq!(
+            place(&mut placement, &[(1, &listing([])), (2, &one)])["client-1"],
+            proxy(2)
+        );
     }
 
     #[test]

@@ -94,7 +94,11 @@ impl Publisher {
     /// # Errors
     ///
     /// Files are there and cannot be read.
-    pub fn new(settings: Settings, metrics: Metrics, stopped: CancellationToken) -> Result<Self, FileError> {
+    pub fn new(
+        settings: Settings,
+        metrics: Metrics,
+        stopped: CancellationToken,
+    ) -> Result<Self, FileError> {
         let files = &settings.files;
         let target = writer::read(&files.target)?;
         let good = writer::read(&files.good())?;
@@ -115,11 +119,7 @@ impl Publisher {
 
     /// Publishes what comes until the shutdown begins. `published` is called after each success of
     /// the writing.
-    pub async fn run(
-        mut self,
-        mut knowledge: watch::Receiver<Knowledge>,
-        published: impl Fn(),
-    ) {
+    pub async fn run(mut self, mut knowledge: watch::Receiver<Knowledge>, published: impl Fn()) {
         let mut waits = Waits::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
             let known = knowledge.borrow_and_update().clone();
@@ -139,7 +139,7 @@ impl Publisher {
                         if matches!(failure, PublishError::Reload(_)) {
                             published();
                         }
-                        wait = waits.next().min(wait);
+                        wait = waits.after_failure().min(wait);
                         let text = failure.to_string();
                         if self.told.is_news(&text) {
                             error!(error = %text, "Prometheus does not have all that is known, trying on");
@@ -174,7 +174,10 @@ impl Publisher {
         }
         if self.is_held_back {
             // Once Prometheus is up, the next attempt writes what should be there.
-            self.is_held_back = self.ask_to_reload().await.is_err_and(|error| error.is_down());
+            self.is_held_back = self
+                .ask_to_reload()
+                .await
+                .is_err_and(|error| error.is_down());
             return Err(PublishError::HeldBack);
         }
         let written = self.write_target(Arc::clone(config)).await;
@@ -208,7 +211,11 @@ impl Publisher {
         let has_base = self.settings.source.is_some();
         let material = self.source.make(|base, template| {
             let jobs = jobs(proxies.clone(), style, template);
-            if has_base { base::insert(base, &jobs) } else { base::alone(&jobs) }
+            if has_base {
+                base::insert(base, &jobs)
+            } else {
+                base::alone(&jobs)
+            }
         });
         let is_unusable = match &material {
             Ok(material) => material.complaint.is_some(),
@@ -266,7 +273,8 @@ impl Publisher {
             Ok(()) => info!("Prometheus has reloaded"),
             Err(error) => debug!(%error, "Prometheus has not reloaded"),
         }
-        self.metrics.reloaded(outcome.as_ref().map_or_else(ReloadError::label, |()| "ok"));
+        self.metrics
+            .reloaded(outcome.as_ref().map_or_else(ReloadError::label, |()| "ok"));
         outcome
     }
 
@@ -309,7 +317,9 @@ impl Publisher {
         match written {
             Ok(_) => {
                 self.is_held_back = true;
-                warn!("Prometheus is down since its configuration was written, its last good one is put back");
+                warn!(
+                    "Prometheus is down since its configuration was written, its last good one is put back"
+                );
             }
             Err(error) => error!(%error, "cannot put the last good configuration back"),
         }
@@ -327,7 +337,9 @@ impl Publisher {
         };
         match written {
             Ok(()) => warn!("Prometheus gets its configuration without proxies for now"),
-            Err(error) => error!(%error, "cannot give Prometheus its configuration without proxies"),
+            Err(error) => {
+                error!(%error, "cannot give Prometheus its configuration without proxies")
+            }
         }
     }
 

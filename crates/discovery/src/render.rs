@@ -108,7 +108,8 @@ impl SdFiles {
     pub fn path(&self, proxy: SocketAddr) -> PathBuf {
         // Colons are left to IPv6, whose groups dashes separate as well.
         let ip = proxy.ip().to_string().replace(':', "-");
-        self.folder.join(format!("{}{ip}_{}.json", self.prefix, proxy.port()))
+        self.folder
+            .join(format!("{}{ip}_{}.json", self.prefix, proxy.port()))
     }
 
     /// The proxy of a file, if it is one of these files.
@@ -139,7 +140,10 @@ fn job(proxy: &Proxy, name: &str, style: &Style, template: &Template) -> Mapping
             job.insert("file_sd_configs".into(), Value::Sequence(vec![sd]));
         }
         Targets::Http { refresh_interval } => {
-            job.insert("http_sd_configs".into(), Value::Sequence(vec![http_sd(proxy, style, *refresh_interval)]));
+            job.insert(
+                "http_sd_configs".into(),
+                Value::Sequence(vec![http_sd(proxy, style, *refresh_interval)]),
+            );
             for (label, value) in meta_labels(proxy) {
                 relabel.push(map([
                     ("target_label", label.into()),
@@ -163,8 +167,14 @@ fn job(proxy: &Proxy, name: &str, style: &Style, template: &Template) -> Mapping
 
 fn http_sd(proxy: &Proxy, style: &Style, refresh_interval: u64) -> Value {
     let mut sd = Mapping::new();
-    sd.insert("url".into(), String::from(style.proxy_url.clients(proxy.address)).into());
-    sd.insert("refresh_interval".into(), format!("{refresh_interval}s").into());
+    sd.insert(
+        "url".into(),
+        String::from(style.proxy_url.clients(proxy.address)).into(),
+    );
+    sd.insert(
+        "refresh_interval".into(),
+        format!("{refresh_interval}s").into(),
+    );
     if let Some((username, password)) = style.proxy_url.credentials() {
         let auth = map([("username", username.into()), ("password", password.into())]);
         sd.insert("basic_auth".into(), auth);
@@ -185,7 +195,11 @@ fn meta_labels(proxy: &Proxy) -> [(String, String); 3] {
 }
 
 fn long_name(proxy: &Proxy) -> String {
-    let Proxy { address, namespace, service } = proxy;
+    let Proxy {
+        address,
+        namespace,
+        service,
+    } = proxy;
     format!("pushprox/{namespace}/{service}/{address}")
 }
 
@@ -203,7 +217,12 @@ fn ip_names<'a>(proxies: impl IntoIterator<Item = &'a Proxy> + Clone) -> Vec<Str
 }
 
 fn map<const N: usize>(pairs: [(&str, Value); N]) -> Value {
-    Value::Mapping(pairs.into_iter().map(|(key, value)| (key.into(), value)).collect())
+    Value::Mapping(
+        pairs
+            .into_iter()
+            .map(|(key, value)| (key.into(), value))
+            .collect(),
+    )
 }
 
 /// A text as a regular expression that matches it alone.

@@ -16,7 +16,10 @@ impl ToSlice for EndpointSlice {
     fn to_slice(&self) -> Slice {
         let mut group = Group::default();
         for port in self.ports.iter().flatten() {
-            let is_tcp = port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
+            let is_tcp = port
+                .protocol
+                .as_deref()
+                .is_none_or(|protocol| protocol == "TCP");
             if let Some(number) = port.port.and_then(port_number).filter(|_| is_tcp) {
                 group.ports.push(Port {
                     name: port.name.clone().unwrap_or_default(),
@@ -27,14 +30,20 @@ impl ToSlice for EndpointSlice {
         for endpoint in self.endpoints.iter().flatten() {
             // Several addresses of one endpoint are interchangeable, and only the first is meant
             // to be used. Names, of slices with addressType FQDN, are none.
-            let Some(ip) = endpoint.addresses.first().and_then(|first| first.parse().ok()) else {
+            let Some(ip) = endpoint
+                .addresses
+                .first()
+                .and_then(|first| first.parse().ok())
+            else {
                 continue;
             };
             let conditions = endpoint.conditions.as_ref();
             group.endpoints.push(Endpoint {
                 ip,
                 // Not known means ready.
-                is_ready: conditions.and_then(|conditions| conditions.ready).unwrap_or(true),
+                is_ready: conditions
+                    .and_then(|conditions| conditions.ready)
+                    .unwrap_or(true),
                 pod: endpoint.target_ref.as_ref().and_then(pod),
             });
         }
@@ -51,14 +60,25 @@ impl ToSlice for Endpoints {
     fn to_slice(&self) -> Slice {
         let groups = self.subsets.iter().flatten().map(|subset| {
             let ports = subset.ports.iter().flatten().filter_map(|port| {
-                let is_tcp = port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
+                let is_tcp = port
+                    .protocol
+                    .as_deref()
+                    .is_none_or(|protocol| protocol == "TCP");
                 Some(Port {
                     name: port.name.clone().unwrap_or_default(),
                     number: port_number(port.port).filter(|_| is_tcp)?,
                 })
             });
-            let ready = subset.addresses.iter().flatten().map(|address| (address, true));
-            let unready = subset.not_ready_addresses.iter().flatten().map(|address| (address, false));
+            let ready = subset
+                .addresses
+                .iter()
+                .flatten()
+                .map(|address| (address, true));
+            let unready = subset
+                .not_ready_addresses
+                .iter()
+                .flatten()
+                .map(|address| (address, false));
             let endpoint = |(address, is_ready): (&EndpointAddress, bool)| {
                 Some(Endpoint {
                     ip: address.ip.parse().ok()?,
@@ -94,7 +114,10 @@ fn pod(reference: &ObjectReference) -> Option<String> {
     }
     reference.uid.clone().or_else(|| {
         let namespace = reference.namespace.as_deref().unwrap_or_default();
-        reference.name.as_ref().map(|name| format!("{namespace}/{name}"))
+        reference
+            .name
+            .as_ref()
+            .map(|name| format!("{namespace}/{name}"))
     })
 }
 
@@ -120,7 +143,12 @@ mod tests {
         for (number, slice) in slices.into_iter().enumerate() {
             index.apply(Event::Applied((String::new(), number.to_string()), slice));
         }
-        index.found().ready.keys().map(ToString::to_string).collect()
+        index
+            .found()
+            .ready
+            .keys()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
@@ -142,10 +170,13 @@ mod tests {
         for line in text.lines() {
             let event: kube::core::WatchEvent<EndpointSlice> = serde_json::from_str(line).unwrap();
             match event {
-                kube::core::WatchEvent::Added(object) | kube::core::WatchEvent::Modified(object) => {
+                kube::core::WatchEvent::Added(object)
+                | kube::core::WatchEvent::Modified(object) => {
                     index.apply(Event::Applied(key(&object), object.to_slice()));
                 }
-                kube::core::WatchEvent::Deleted(object) => index.apply(Event::Deleted(key(&object))),
+                kube::core::WatchEvent::Deleted(object) => {
+                    index.apply(Event::Deleted(key(&object)))
+                }
                 kube::core::WatchEvent::Bookmark(_) => {}
                 kube::core::WatchEvent::Error(error) => panic!("{error:?}"),
             }
@@ -191,6 +222,9 @@ mod tests {
         assert_eq!(endpoints.service, "web");
         assert_eq!(endpoints.groups[0].endpoints[0].pod.as_deref(), Some("u"));
         assert_eq!(ready([endpoints]), ["10.1.0.1:8080", "10.1.0.3:9090"]);
-        assert_eq!(ready([slice::<Endpoints>(json!({"metadata": {"name": "none"}}))]), Vec::<String>::new());
+        assert_eq!(
+            ready([slice::<Endpoints>(json!({"metadata": {"name": "none"}}))]),
+            Vec::<String>::new()
+        );
     }
 }

@@ -73,7 +73,8 @@ impl Source {
         let complaint = match self.read() {
             Err(error) => error,
             Ok(parts) if self.is_set_aside(&parts) => {
-                "the base or the job template is not used as it is now, for Prometheus refuses it".to_owned()
+                "the base or the job template is not used as it is now, for Prometheus refuses it"
+                    .to_owned()
             }
             Ok(parts) => match build(parts, None) {
                 Ok(material) => return Ok(material),
@@ -98,7 +99,11 @@ impl Source {
 
     /// Prometheus has refused this. If other parts were good before, those are used until `until`.
     pub fn set_aside(&mut self, material: &Material, until: Instant) {
-        if self.good.as_ref().is_some_and(|good| *good != material.parts) {
+        if self
+            .good
+            .as_ref()
+            .is_some_and(|good| *good != material.parts)
+        {
             self.set_aside = Some((material.parts.clone(), until));
         }
     }
@@ -116,7 +121,10 @@ impl Source {
             };
             match writer::read(path) {
                 Ok(Some(bytes)) => Ok(bytes.into()),
-                Ok(None) => Err(format!("cannot read {}: there is no such file", path.display())),
+                Ok(None) => Err(format!(
+                    "cannot read {}: there is no such file",
+                    path.display()
+                )),
                 Err(error) => Err(error.to_string()),
             }
         };
@@ -141,7 +149,10 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let source = Source::new(Some(folder.path().join("base")), Some(folder.path().join("template")));
+            let source = Source::new(
+                Some(folder.path().join("base")),
+                Some(folder.path().join("template")),
+            );
             let bench = Self { folder, source };
             bench.write("base", "a: 1\n");
             bench.write("template", "");
@@ -165,12 +176,27 @@ mod tests {
     async fn without_a_good_one_a_bad_file_is_an_error_in_words() {
         let bench = Bench::new();
         bench.write("base", "a: [");
-        assert!(bench.make().unwrap_err().starts_with("the base cannot be used: it is not valid YAML"));
+        assert!(
+            bench
+                .make()
+                .unwrap_err()
+                .starts_with("the base cannot be used: it is not valid YAML")
+        );
         bench.write("base", "");
         bench.write("template", "job_name: x");
-        assert!(bench.make().unwrap_err().starts_with("the job template cannot be used: it sets job_name"));
+        assert!(
+            bench
+                .make()
+                .unwrap_err()
+                .starts_with("the job template cannot be used: it sets job_name")
+        );
         std::fs::remove_file(bench.folder.path().join("base")).unwrap();
-        assert!(bench.make().unwrap_err().ends_with("base: there is no such file"));
+        assert!(
+            bench
+                .make()
+                .unwrap_err()
+                .ends_with("base: there is no such file")
+        );
     }
 
     #[tokio::test]
@@ -199,7 +225,10 @@ mod tests {
         assert!(starts_with(&instead, "a: 1"));
         assert!(instead.complaint.is_some());
         bench.source.is_good(&instead);
-        assert!(starts_with(&bench.make().unwrap(), "a: 1"), "still set aside");
+        assert!(
+            starts_with(&bench.make().unwrap(), "a: 1"),
+            "still set aside"
+        );
         bench.write("base", "c: 3\n");
         assert!(starts_with(&bench.make().unwrap(), "c: 3"));
         bench.write("base", "b: 2\n");
@@ -211,7 +240,9 @@ mod tests {
     async fn the_only_base_is_not_set_aside() {
         let mut bench = Bench::new();
         let only = bench.make().unwrap();
-        bench.source.set_aside(&only, Instant::now() + Duration::from_secs(300));
+        bench
+            .source
+            .set_aside(&only, Instant::now() + Duration::from_secs(300));
         assert!(bench.make().unwrap().complaint.is_none());
     }
 }

@@ -24,7 +24,9 @@ pub enum TemplateError {
     #[error("it sets {0}, which is generated")]
     Reserved(String),
     /// Prometheus would read a value otherwise than it is read here.
-    #[error("it has the value {0}, which YAML 1.1 and 1.2 read differently; put a text in quotes, write true or false, or a plain number")]
+    #[error(
+        "it has the value {0}, which YAML 1.1 and 1.2 read differently; put a text in quotes, write true or false, or a plain number"
+    )]
     Ambiguous(String),
     /// `relabel_configs` is not a list.
     #[error("its relabel_configs is not a list")]
@@ -99,14 +101,19 @@ fn ambiguous(text: &str) -> Option<String> {
 }
 
 fn is_old_boolean(value: &str) -> bool {
-    matches!(value.to_ascii_lowercase().as_str(), "y" | "n" | "yes" | "no" | "on" | "off")
+    matches!(
+        value.to_ascii_lowercase().as_str(),
+        "y" | "n" | "yes" | "no" | "on" | "off"
+    )
 }
 
 /// Octal with a leading zero, and digits in groups.
 fn is_old_number(value: &str) -> bool {
     let digits = value.trim_start_matches(['-', '+']);
     let has_only = |allowed: fn(u8) -> bool| !digits.is_empty() && digits.bytes().all(allowed);
-    digits.len() > 1 && digits.starts_with('0') && has_only(|byte| byte.is_ascii_digit() || byte == b'_')
+    digits.len() > 1
+        && digits.starts_with('0')
+        && has_only(|byte| byte.is_ascii_digit() || byte == b'_')
         || digits.starts_with(|first: char| first.is_ascii_digit())
             && digits.contains('_')
             && has_only(|byte| byte.is_ascii_hexdigit() || b"_.xXoO".contains(&byte))
@@ -117,7 +124,9 @@ fn is_plain(value: &Value) -> bool {
     match value {
         Value::Tagged(_) => false,
         Value::Sequence(list) => list.iter().all(is_plain),
-        Value::Mapping(mapping) => mapping.iter().all(|(key, value)| key.is_string() && is_plain(value)),
+        Value::Mapping(mapping) => mapping
+            .iter()
+            .all(|(key, value)| key.is_string() && is_plain(value)),
         Value::Number(number) => number.as_f64().is_none_or(f64::is_finite),
         Value::Null | Value::Bool(_) | Value::String(_) => true,
     }
@@ -148,11 +157,24 @@ mod tests {
 
     #[test]
     fn an_empty_template_adds_nothing() {
-        for text in ["a: 'yes'", "a: 0", "a: 1000", "a: a_b", "a: 0x1f", "a: 0.5", "a: node_y", "a: \"012\""] {
+        for text in [
+            "a: 'yes'",
+            "a: 0",
+            "a: 1000",
+            "a: a_b",
+            "a: 0x1f",
+            "a: 0.5",
+            "a: node_y",
+            "a: \"012\"",
+        ] {
             Template::parse(text.as_bytes()).unwrap();
         }
         for text in ["", "# nothing\n", "{}", "relabel_configs:\n"] {
-            assert_eq!(Template::parse(text.as_bytes()), Ok(Template::default()), "{text:?}");
+            assert_eq!(
+                Template::parse(text.as_bytes()),
+                Ok(Template::default()),
+                "{text:?}"
+            );
         }
     }
 

@@ -117,10 +117,15 @@ impl Tracker {
         let mut questions = FuturesUnordered::new();
         loop {
             let again = self.answers.next_question();
-            let wake = [self.publish_at, self.patience, again.map(|(at, _)| at), sync_deadline]
-                .into_iter()
-                .flatten()
-                .min();
+            let wake = [
+                self.publish_at,
+                self.patience,
+                again.map(|(at, _)| at),
+                sync_deadline,
+            ]
+            .into_iter()
+            .flatten()
+            .min();
             let sleep = async {
                 match wake {
                     Some(at) => sleep_until(at).await,
@@ -187,7 +192,9 @@ impl Tracker {
         let now = Instant::now();
         for (address, proxy) in &found.ready {
             if !self.found.ready.contains_key(address) {
-                let Proxy { namespace, service, .. } = proxy;
+                let Proxy {
+                    namespace, service, ..
+                } = proxy;
                 info!(proxy = %address, namespace, service, "proxy found");
                 self.answers.appeared(*address, now);
                 self.to_ask.push(*address);
@@ -228,7 +235,9 @@ impl Tracker {
                 self.answers.failed(proxy, now)
             }
         };
-        self.metrics.proxies_failing.set(count(self.answers.failing()));
+        self.metrics
+            .proxies_failing
+            .set(count(self.answers.failing()));
         if has_changed {
             self.has_changed(now);
         }
@@ -277,7 +286,8 @@ impl Tracker {
             Knowledge::Waiting | Knowledge::Unsynced => true,
         };
         if is_new {
-            self.knowledge.send_replace(Knowledge::Known(Arc::new(snapshot)));
+            self.knowledge
+                .send_replace(Knowledge::Known(Arc::new(snapshot)));
         }
     }
 
@@ -289,7 +299,11 @@ impl Tracker {
             .filter_map(|address| Some((*address, self.answers.listing(address)?)))
             .collect();
         let placed = self.placement.place(&listings);
-        let clients: usize = placed.values().flat_map(|placed| placed.values()).map(Vec::len).sum();
+        let clients: usize = placed
+            .values()
+            .flat_map(|placed| placed.values())
+            .map(Vec::len)
+            .sum();
         let unusable: usize = listings.values().map(|listing| listing.unusable).sum();
         self.metrics.clients.set(count(clients));
         self.metrics.clients_unusable.set(count(unusable));

@@ -19,7 +19,10 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     /// RBAC does not allow it.
-    #[error("cannot {verb} {place}: grant the verbs list and watch on it to this service account by a {} ({said})", role(place))]
+    #[error(
+        "cannot {verb} {place}: grant the verbs list and watch on it to this service account by a {} ({said})",
+        role(place)
+    )]
     Forbidden {
         /// What was tried.
         verb: &'static str,
@@ -72,7 +75,7 @@ pub enum Trouble {
     #[error("{0}")]
     Config(String),
     /// The watch fell behind: what it missed is to be listed.
-    #[error("the watch has expired")]
+    #[error("the watch has fallen behind, listing anew")]
     Expired,
 }
 
@@ -82,7 +85,11 @@ impl Place {
     pub fn new<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> Self {
         let (plural, group) = (K::plural(&()), K::group(&()));
         Self {
-            resource: if group.is_empty() { plural.into_owned() } else { format!("{plural}.{group}") },
+            resource: if group.is_empty() {
+                plural.into_owned()
+            } else {
+                format!("{plural}.{group}")
+            },
             namespace: namespace.map(str::to_owned),
         }
     }
@@ -103,11 +110,17 @@ impl Trouble {
     pub fn of_watch(place: Place, error: &watcher::Error) -> Self {
         let (verb, error) = match error {
             watcher::Error::InitialListFailed(error) => ("list", error),
-            watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => ("watch", error),
+            watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
+                ("watch", error)
+            }
             watcher::Error::WatchError(status) => return Self::of_status("watch", place, status),
             watcher::Error::NoResourceVersion => {
                 let said = "its answer has no resourceVersion".to_owned();
-                return Self::Unreachable { verb: "list", place, said };
+                return Self::Unreachable {
+                    verb: "list",
+                    place,
+                    said,
+                };
             }
         };
         match error {
@@ -167,7 +180,12 @@ impl Trouble {
             403 => Self::Forbidden { verb, place, said },
             404 => Self::Unknown { verb, place },
             410 => Self::Expired,
-            code => Self::Refused { verb, place, code, said },
+            code => Self::Refused {
+                verb,
+                place,
+                code,
+                said,
+            },
         }
     }
 }
@@ -207,12 +225,24 @@ mod tests {
         );
         let error = watcher::Error::WatchStartFailed(kube::Error::Api(forbidden));
         let text = Trouble::of_watch(Place::new::<Endpoints>(None), &error).to_string();
-        assert!(text.starts_with("cannot watch endpoints in all namespaces: "), "{text}");
-        assert!(text.contains("ClusterRole, or name one namespace with --namespace"), "{text}");
+        assert!(
+            text.starts_with("cannot watch endpoints in all namespaces: "),
+            "{text}"
+        );
+        assert!(
+            text.contains("ClusterRole, or name one namespace with --namespace"),
+            "{text}"
+        );
 
         for (transcript, label) in [
-            (include_str!("../tests/data/kubernetes/unauthorized.http"), "unauthorized"),
-            (include_str!("../tests/data/kubernetes/list-bad-selector.http"), "refused"),
+            (
+                include_str!("../tests/data/kubernetes/unauthorized.http"),
+                "unauthorized",
+            ),
+            (
+                include_str!("../tests/data/kubernetes/list-bad-selector.http"),
+                "refused",
+            ),
         ] {
             let error = watcher::Error::InitialListFailed(kube::Error::Api(status(transcript)));
             let trouble = Trouble::of_watch(place.clone(), &error);
@@ -226,7 +256,9 @@ mod tests {
         let text = include_str!("../tests/data/kubernetes/watch-rv1.http");
         let (_, body) = text.split_once("\r\n\r\n").unwrap();
         let event: kube::core::WatchEvent<EndpointSlice> = serde_json::from_str(body).unwrap();
-        let kube::core::WatchEvent::Error(status) = event else { panic!("{event:?}") };
+        let kube::core::WatchEvent::Error(status) = event else {
+            panic!("{event:?}")
+        };
         let error = watcher::Error::WatchError(status);
         let place = Place::new::<EndpointSlice>(None);
         assert_eq!(Trouble::of_watch(place, &error), Trouble::Expired);

@@ -16,7 +16,9 @@ pub enum UrlError {
     #[error("the URL has a query or a fragment; leave it out")]
     Query,
     /// Certificates are for names.
-    #[error("over https the host must be the name that the proxies' certificates have, not an address")]
+    #[error(
+        "over https the host must be the name that the proxies' certificates have, not an address"
+    )]
     Address,
 }
 
@@ -53,7 +55,11 @@ impl ProxyUrl {
     /// User and password, decoded.
     #[must_use]
     pub fn credentials(&self) -> Option<(String, String)> {
-        let decode = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let decode = |text| {
+            percent_encoding::percent_decode_str(text)
+                .decode_utf8_lossy()
+                .into_owned()
+        };
         let (user, password) = (self.0.username(), self.0.password());
         let has_any = !user.is_empty() || password.is_some();
         has_any.then(|| (decode(user), decode(password.unwrap_or_default())))
@@ -135,9 +141,24 @@ mod tests {
     #[test]
     fn a_proxy_has_its_own_host_and_port_and_the_rest_of_all() {
         for (text, address, at, clients) in [
-            ("http://proxy", "10.0.0.1:80", "http://10.0.0.1/", "http://10.0.0.1/clients"),
-            ("http://u:p@x:1/a/", "[fd00::1]:8080", "http://u:p@[fd00::1]:8080/", "http://[fd00::1]:8080/a/clients"),
-            ("https://proxy.svc/", "10.0.0.1:443", "https://10.0.0.1/", "https://10.0.0.1/clients"),
+            (
+                "http://proxy",
+                "10.0.0.1:80",
+                "http://10.0.0.1/",
+                "http://10.0.0.1/clients",
+            ),
+            (
+                "http://u:p@x:1/a/",
+                "[fd00::1]:8080",
+                "http://u:p@[fd00::1]:8080/",
+                "http://[fd00::1]:8080/a/clients",
+            ),
+            (
+                "https://proxy.svc/",
+                "10.0.0.1:443",
+                "https://10.0.0.1/",
+                "https://10.0.0.1/clients",
+            ),
         ] {
             let url: ProxyUrl = text.parse().unwrap();
             let address = address.parse().unwrap();
@@ -145,20 +166,35 @@ mod tests {
             assert_eq!(url.clients(address).as_str(), clients);
         }
         let url: ProxyUrl = "https://us%40er:p%3Aw@Proxy.svc/".parse().unwrap();
-        assert_eq!(url.credentials(), Some(("us@er".to_owned(), "p:w".to_owned())));
+        assert_eq!(
+            url.credentials(),
+            Some(("us@er".to_owned(), "p:w".to_owned()))
+        );
         assert_eq!(url.server_name(), Some("proxy.svc"));
-        assert_eq!("http://proxy".parse::<ProxyUrl>().unwrap().server_name(), None);
+        assert_eq!(
+            "http://proxy".parse::<ProxyUrl>().unwrap().server_name(),
+            None
+        );
     }
 
     #[test]
     fn what_is_no_such_url_is_refused_without_showing_it() {
-        for text in ["", "proxy:8080", "u:secret@proxy", "ftp://secret@x/", "http://"] {
+        for text in [
+            "",
+            "proxy:8080",
+            "u:secret@proxy",
+            "ftp://secret@x/",
+            "http://",
+        ] {
             let error = text.parse::<ProxyUrl>().unwrap_err();
             assert!(matches!(error, UrlError::Scheme(_)), "{text}");
             assert!(!error.to_string().contains("secret"));
         }
         assert_eq!("http://x/?a".parse::<ReloadUrl>(), Err(UrlError::Query));
-        assert_eq!("https://10.0.0.1/".parse::<ProxyUrl>(), Err(UrlError::Address));
+        assert_eq!(
+            "https://10.0.0.1/".parse::<ProxyUrl>(),
+            Err(UrlError::Address)
+        );
         assert_eq!("".parse::<ReloadUrl>(), Ok(ReloadUrl(None)));
     }
 

@@ -142,7 +142,7 @@ impl Watch {
                     if started.elapsed() > HEALTHY {
                         self.waits.reset();
                     }
-                    sleep(self.waits.next()).await;
+                    sleep(self.waits.after_failure()).await;
                 }
             }
         }
@@ -171,7 +171,11 @@ impl Watch {
             let next = stream.next().with_subscriber(Dispatch::none());
             let next = async {
                 // A watch has a limit of its own; a list has none.
-                if is_listing { timeout(LIST_LIMIT, next).await } else { Ok(next.await) }
+                if is_listing {
+                    timeout(LIST_LIMIT, next).await
+                } else {
+                    Ok(next.await)
+                }
             };
             let next = tokio::select! {
                 next = next => next,
@@ -180,16 +184,13 @@ impl Watch {
             let event = match next {
                 Err(_) => return End::Trouble(Trouble::hanging(place)),
                 Ok(None) => return End::Trouble(Trouble::ended(place)),
-                Ok(Some(Err(error))) => match Trouble::of_watch(place.clone(), &error) {
-                    // The watcher lists anew.
-                    Trouble::Expired => {
-                        debug!("the watch fell behind and lists anew");
-                        self.metrics.api_error("expired");
-                        sleep(self.waits.next()).await;
-                        continue;
-                    }
-                    trouble => return End::Trouble(trouble),
-                },
+                // Told by an event, this makes the watcher list anew by itself.
+                Ok(Some(Err(watcher::Error::WatchError(status)))) if status.code == 410 => {
+                    self.tell(&Trouble::Expired);
+                    sleep(self.waits.after_failure()).await;
+                    continue;
+                }
+                Ok(Some(Err(error))) => return End::Trouble(Trouble::of_watch(place, &error)),
                 Ok(Some(Ok(event))) => event,
             };
             let event = match event {
@@ -220,17 +221,23 @@ impl Watch {
         if self.told.is_over() {
             info!(%place, "the Kubernetes API answers again");
         }
-        self.metrics.fallback.set(i64::from(kind == Kind::Endpoints));
+        self.metrics
+            .fallback
+            .set(i64::from(kind == Kind::Endpoints));
         match kind {
             Kind::Slices => debug!(%place, "listed"),
-            Kind::Endpoints => warn!(%place, "watching Endpoints, because EndpointSlices cannot be watched"),
+            Kind::Endpoints => {
+                warn!(%place, "watching Endpoints, because EndpointSlices cannot be watched")
+            }
         }
     }
 
     fn tell(&mut self, trouble: &Trouble) {
         self.metrics.api_error(trouble.label());
         let text = trouble.to_string();
-        if self.told.is_news(&text) {
+        if *trouble == Trouble::Expired {
+            debug!("{text}");
+        } else if self.told.is_news(&text) {
             warn!(error = %text, "the Kubernetes API fails, trying on");
         }
     }

@@ -69,16 +69,24 @@ pub fn original(temporary: &Path) -> Option<PathBuf> {
     Some(temporary.with_file_name(name))
 }
 
-fn replace_in_steps(path: &Path, bytes: &[u8], mut done: impl FnMut(Step)) -> Result<bool, FileError> {
+fn replace_in_steps(
+    path: &Path,
+    bytes: &[u8],
+    mut done: impl FnMut(Step),
+) -> Result<bool, FileError> {
     let before = fs::metadata(path).ok();
-    let may_be_same = before.as_ref().is_some_and(|file| file.len() == bytes.len() as u64);
+    let may_be_same = before
+        .as_ref()
+        .is_some_and(|file| file.len() == bytes.len() as u64);
     if may_be_same && read(path)?.as_deref() == Some(bytes) {
         return Ok(false);
     }
     // Always the same name: what a killed run has left is overwritten by the next.
     let temporary = temporary(path);
     let write = |done: &mut dyn FnMut(Step)| {
-        let mut file = File::create(&temporary)?;
+        // Made anew, so that nobody's link in its place is followed.
+        fs::remove_file(&temporary).ok();
+        let mut file = File::create_new(&temporary)?;
         done(Step::Created);
         let (first, second) = bytes.split_at(bytes.len() / 2);
         file.write_all(first)?;
@@ -157,18 +165,38 @@ mod tests {
     }
 
     #[test]
+    fn a_link_in_the_place_of_the_temporary_file_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("a.json"), folder.path().join("other"));
+        fs::write(&other, "mine").unwrap();
+        std::os::unix::fs::symlink(&other, temporary(&path)).unwrap();
+        replace(&path, b"x").unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"mine");
+        assert_eq!(read(&path).unwrap().unwrap(), b"x");
+    }
+
+    #[test]
     fn whoever_may_read_the_file_may_still_read_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.json");
         fs::write(&path, "one").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
         replace(&path, b"two").unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o604);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o604
+        );
     }
 
     #[test]
     fn killed_at_any_step_the_file_is_whole_and_the_next_run_cleans_up() {
-        for last in [Step::Created, Step::HalfWritten, Step::Written, Step::Synced, Step::Renamed] {
+        for last in [
+            Step::Created,
+            Step::HalfWritten,
+            Step::Written,
+            Step::Synced,
+            Step::Renamed,
+        ] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("a.json");
             replace(&path, b"old").unwrap();
@@ -177,7 +205,11 @@ mod tests {
                 replace_in_steps(&path, b"newer", |step| assert_ne!(step, last, "killed"))
             }));
             assert!(killed.is_err());
-            let wanted: &[u8] = if last == Step::Renamed { b"newer" } else { b"old" };
+            let wanted: &[u8] = if last == Step::Renamed {
+                b"newer"
+            } else {
+                b"old"
+            };
             assert_eq!(read(&path).unwrap().unwrap(), wanted, "{last:?}");
             replace(&path, b"newest").unwrap();
             assert_eq!(read(&path).unwrap().unwrap(), b"newest", "{last:?}");
@@ -190,7 +222,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("missing/a.json");
         let error = replace(&path, b"x").unwrap_err().to_string();
-        assert!(error.ends_with("a.json: no such file or directory; its folder must exist"), "{error}");
+        assert!(
+            error.ends_with("a.json: no such file or directory; its folder must exist"),
+            "{error}"
+        );
         let path = folder.path().join("folder");
         fs::create_dir(&path).unwrap();
         assert!(replace(&path, b"x").is_err());

@@ -1,8 +1,6 @@
 //! Where in the text of a Prometheus configuration the list of scrape configs can be extended,
 //! found by a YAML parser's marks, so that no comment, string or anchor is mistaken for it.
 
-use std::borrow::Cow;
-
 use granit_parser::{Event, Parser, Span, StrInput, StructureStyle};
 
 use super::BaseError;
@@ -27,16 +25,26 @@ pub(super) fn find(text: &str) -> Result<Vec<Place>, BaseError> {
     let mut events = Events::new(text);
     let root = match events.next()? {
         // Nothing but comments.
-        None => return Ok(vec![Place::Key { at: text.len(), indent: 0 }]),
+        None => {
+            return Ok(vec![Place::Key {
+                at: text.len(),
+                indent: 0,
+            }]);
+        }
         Some((Event::Scalar(..), span)) if span.is_empty() => {
-            return Ok(vec![Place::Key { at: events.document_end()?, indent: 0 }]);
+            return Ok(vec![Place::Key {
+                at: events.document_end()?,
+                indent: 0,
+            }]);
         }
         Some(root) => root,
     };
     let (style, start) = match &root {
         (Event::MappingStart(style, ..), span) => (*style, *span),
         (Event::Scalar(text, ..), _) if is_null(text) => {
-            return Err(BaseError::Unsuitable("it is an explicit null; leave the file empty"));
+            return Err(BaseError::Unsuitable(
+                "it is an explicit null; leave the file empty",
+            ));
         }
         _ => return Err(BaseError::Unsuitable("it is not a mapping at its top")),
     };
@@ -58,7 +66,14 @@ pub(super) fn find(text: &str) -> Result<Vec<Place>, BaseError> {
         } else if list.is_some() {
             return Err(BaseError::Unsuitable("scrape_configs is in it twice"));
         } else {
-            list = Some(place_of_list(text, &mut events, key_span, &value, span, start.start.col())?);
+            list = Some(place_of_list(
+                text,
+                &mut events,
+                key_span,
+                &value,
+                span,
+                start.start.col(),
+            )?);
         }
     }
     let end = events.document_end()?;
@@ -98,14 +113,22 @@ fn place_of_list(
                 events.skip_rest_of(&first)?;
                 events.skip_siblings()?;
             }
-            Ok(Place::FlowItems { at: bytes(span.start) + 1, empty })
+            Ok(Place::FlowItems {
+                at: bytes(span.start) + 1,
+                empty,
+            })
         }
         Event::SequenceStart(StructureStyle::Block, ..) => {
             events.skip_rest_of(value)?;
             let (at, indent) = first_dash(text, bytes(key.end), bytes(span.start)).ok_or(
-                BaseError::Unsuitable("the first item of scrape_configs is not on a line of its own"),
+                BaseError::Unsuitable(
+                    "the first item of scrape_configs is not on a line of its own",
+                ),
             )?;
-            Ok(Place::Items { at: above_comments(text, at, bytes(key.end)), indent })
+            Ok(Place::Items {
+                at: above_comments(text, at, bytes(key.end)),
+                indent,
+            })
         }
         Event::Scalar(scalar, _, 0, None) if is_null(scalar) => {
             if span.is_empty() {
@@ -114,7 +137,10 @@ fn place_of_list(
                     indent: root_indent + 2,
                 })
             } else {
-                Ok(Place::BeforeNull { at: bytes(span.start), indent: root_indent + 2 })
+                Ok(Place::BeforeNull {
+                    at: bytes(span.start),
+                    indent: root_indent + 2,
+                })
             }
         }
         Event::Alias(_) => Err(BaseError::Unsuitable(
@@ -136,7 +162,9 @@ impl<'a> Events<'a> {
             // As Prometheus's parser has it.
             block_scalar_eof_without_line_feed: true,
         };
-        Self { parser: Parser::new_from_str_with_options(text, options) }
+        Self {
+            parser: Parser::new_from_str_with_options(text, options),
+        }
     }
 
     /// The first event of the document, or none if there is no document.
@@ -160,7 +188,11 @@ impl<'a> Events<'a> {
 
     /// Passes over what belongs to a node whose first event was `start`.
     fn skip_rest_of(&mut self, start: &Event<'_>) -> Result<(), BaseError> {
-        if is_start(start) { self.skip_siblings() } else { Ok(()) }
+        if is_start(start) {
+            self.skip_siblings()
+        } else {
+            Ok(())
+        }
     }
 
     /// Passes over everything up to the end of the collection that has been entered.
@@ -184,7 +216,9 @@ impl<'a> Events<'a> {
         match self.expect()? {
             (Event::StreamEnd, end) if span.is_empty() => Ok(bytes(end.end)),
             (Event::StreamEnd, _) => Ok(bytes(span.start)),
-            _ => Err(BaseError::Unsuitable("there is more than one document in it")),
+            _ => Err(BaseError::Unsuitable(
+                "there is more than one document in it",
+            )),
         }
     }
 }
@@ -193,8 +227,8 @@ fn is_start(event: &Event<'_>) -> bool {
     matches!(event, Event::SequenceStart(..) | Event::MappingStart(..))
 }
 
-fn is_null(text: &Cow<'_, str>) -> bool {
-    matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL")
+fn is_null(text: &str) -> bool {
+    matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
 
 fn bytes(mark: granit_parser::Marker) -> usize {
@@ -210,7 +244,10 @@ fn first_dash(text: &str, key_end: usize, mark: usize) -> Option<(usize, usize)>
     while at <= mark && at < text.len() {
         let line = text.get(at..)?.lines().next()?;
         let item = line.trim_start_matches(' ');
-        if item.strip_prefix('-').is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t'])) {
+        if item
+            .strip_prefix('-')
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
+        {
             return Some((at, line.len() - item.len()));
         }
         at = next_line(text, at);

@@ -25,19 +25,41 @@ async fn once_writes_everything_and_the_exit_code_tells() {
         let outcome = bench.once(flags).await;
         assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
         let last = outcome.stderr.lines().last().unwrap();
-        assert!(last.starts_with("discovery: ") && last.contains(part), "{last}");
+        assert!(
+            last.starts_with("discovery: ") && last.contains(part),
+            "{last}"
+        );
     };
     bench.write("base", "typo: 1\n");
     bench.reloads.dislikes(Some("typo"));
-    fails(&[], "Prometheus refuses the configuration: failed to reload config").await;
-    assert!(!std::fs::read_to_string(bench.target()).unwrap().contains("typo"), "put back");
+    fails(
+        &[],
+        "Prometheus refuses the configuration: failed to reload config",
+    )
+    .await;
+    assert!(
+        !std::fs::read_to_string(bench.target())
+            .unwrap()
+            .contains("typo"),
+        "put back"
+    );
     bench.reloads.dislikes(None);
     bench.write("base", "a: [");
     fails(&[], "the base cannot be used").await;
     bench.write("base", "global: {}\n");
-    fails(&["--kubeconfig", "/does/not/exist"], "--kubeconfig: cannot use /does/not/exist").await;
-    bench.api.faults(|faults| faults.forbidden.extend([SLICES, ENDPOINTS]));
-    fails(&["--sync-timeout=1s"], "Kubernetes has not said in time which proxies there are").await;
+    fails(
+        &["--kubeconfig", "/does/not/exist"],
+        "--kubeconfig: cannot use /does/not/exist",
+    )
+    .await;
+    bench
+        .api
+        .faults(|faults| faults.forbidden.extend([SLICES, ENDPOINTS]));
+    fails(
+        &["--sync-timeout=1s"],
+        "Kubernetes has not said in time which proxies there are",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -49,7 +71,11 @@ async fn once_before_prometheus_is_up_needs_no_reload() {
     let outcome = bench.once(&["-reloadurl="]).await;
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert_eq!(bench.clients().len(), 1);
-    assert_eq!(bench.once(&[]).await.code, Some(1), "nobody has told Prometheus yet");
+    assert_eq!(
+        bench.once(&[]).await.code,
+        Some(1),
+        "nobody has told Prometheus yet"
+    );
 }
 
 #[tokio::test]
@@ -58,7 +84,13 @@ async fn outside_a_cluster_a_kubeconfig_is_needed() {
     command.args(["-labelname=a", "-labelvalue=b", "--metrics-addr=", "--once"]);
     let outcome = process::run(command).await;
     assert_eq!(outcome.code, Some(1));
-    assert!(outcome.stderr.contains("outside a cluster, give --kubeconfig"), "{}", outcome.stderr);
+    assert!(
+        outcome
+            .stderr
+            .contains("outside a cluster, give --kubeconfig"),
+        "{}",
+        outcome.stderr
+    );
 }
 
 #[tokio::test]
@@ -130,9 +162,18 @@ async fn it_stops_at_once_whatever_it_waits_for() {
 
     bench.api.faults(|faults| faults.hangs = false);
     let mut discovery = bench.start(&[]).await;
-    until("asked", SOON, async || (!one.requests().is_empty()).then_some(())).await;
+    until("asked", SOON, async || {
+        (!one.requests().is_empty()).then_some(())
+    })
+    .await;
     discovery.daemon.interrupt();
-    assert!(discovery.daemon.ended(Duration::from_secs(3)).await.success());
+    assert!(
+        discovery
+            .daemon
+            .ended(Duration::from_secs(3))
+            .await
+            .success()
+    );
 }
 
 #[tokio::test]
@@ -142,8 +183,13 @@ async fn a_port_that_is_taken_is_a_warning() {
     let address = format!("--metrics-addr={}", taken.local_addr().unwrap());
     let command = bench.command(&[&address]);
     let mut daemon = process::Daemon::start("discovery", command);
-    daemon.line(&["level=warn", "without its own /metrics"]).await;
-    until("written", SOON, async || bench.target().is_file().then_some(())).await;
+    daemon
+        .line(&["level=warn", "without its own /metrics"])
+        .await;
+    until("written", SOON, async || {
+        bench.target().is_file().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -151,8 +197,13 @@ async fn credentials_are_used_and_never_logged() {
     let bench = Bench::new().await;
     let one = Roster::of(&["a"]).await;
     bench.service("web", &[(one.address(), true)]);
-    let discovery = bench.start(&["--proxy-url=http://me:secret@any/pre/", "--log.level=debug"]).await;
-    until("asked", SOON, async || (!one.requests().is_empty()).then_some(())).await;
+    let discovery = bench
+        .start(&["--proxy-url=http://me:secret@any/pre/", "--log.level=debug"])
+        .await;
+    until("asked", SOON, async || {
+        (!one.requests().is_empty()).then_some(())
+    })
+    .await;
     let request = &one.requests()[0];
     assert_eq!(request.uri(), "/pre/clients");
     assert_eq!(request.header("Authorization"), Some("Basic bWU6c2VjcmV0"));
@@ -161,5 +212,11 @@ async fn credentials_are_used_and_never_logged() {
         bench.reloads.config().contains(&proxy_url).then_some(())
     })
     .await;
-    assert!(!discovery.daemon.log().iter().any(|line| line.contains("secret")));
+    assert!(
+        !discovery
+            .daemon
+            .log()
+            .iter()
+            .any(|line| line.contains("secret"))
+    );
 }

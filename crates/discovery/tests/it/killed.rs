@@ -14,12 +14,17 @@ use crate::support::roster::Roster;
 /// A base that takes a while to be written, told apart by its number.
 fn base(number: usize) -> String {
     let jobs = (0..1_000).map(|job| format!("- job_name: job-{job}\n  metrics_path: /{number}\n"));
-    format!("# {number}\nscrape_configs:\n{}# end {number}\n", jobs.collect::<String>())
+    format!(
+        "# {number}\nscrape_configs:\n{}# end {number}\n",
+        jobs.collect::<String>()
+    )
 }
 
 async fn end_at_every_moment(end: impl Fn(&Daemon)) {
     let bench = Bench::new().await;
-    let names: Vec<String> = (0..2_000).map(|name| format!("client-{name}.example.org:9100")).collect();
+    let names: Vec<String> = (0..2_000)
+        .map(|name| format!("client-{name}.example.org:9100"))
+        .collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let (one, two) = (Roster::of(&names).await, Roster::of(&names).await);
     bench.service("web", &[(one.address(), true), (two.address(), true)]);
@@ -30,7 +35,11 @@ async fn end_at_every_moment(end: impl Fn(&Daemon)) {
     let mut changed = 0;
     for number in 1..=60 {
         let before = std::fs::read_to_string(bench.target()).unwrap();
-        let kept = if number % 2 == 0 { &names[..] } else { &names[..1_000] };
+        let kept = if number % 2 == 0 {
+            &names[..]
+        } else {
+            &names[..1_000]
+        };
         one.lists(kept);
         bench.write("base", &base(number));
         let mut daemon = Daemon::start("discovery", bench.command(&["--metrics-addr="]));
@@ -42,7 +51,10 @@ async fn end_at_every_moment(end: impl Fn(&Daemon)) {
         let after = std::fs::read_to_string(bench.target()).unwrap();
         if after != before {
             changed += 1;
-            assert!(after.starts_with(&format!("# {number}\n")) && after.ends_with(&format!("# end {number}\n")));
+            assert!(
+                after.starts_with(&format!("# {number}\n"))
+                    && after.ends_with(&format!("# end {number}\n"))
+            );
         }
         // Panics where an SD file is not whole.
         let clients = clients_of(&after);
@@ -55,12 +67,21 @@ async fn end_at_every_moment(end: impl Fn(&Daemon)) {
     one.lists(&["a"]);
     two.lists(&["b"]);
     let _discovery = bench.start(&[]).await;
-    until("the right clients in the end", Duration::from_secs(60), async || {
-        let clients = bench.clients();
-        (clients[&one.address().to_string()] == ["a"] && clients[&two.address().to_string()] == ["b"]).then_some(())
+    until(
+        "the right clients in the end",
+        Duration::from_secs(60),
+        async || {
+            let clients = bench.clients();
+            (clients[&one.address().to_string()] == ["a"]
+                && clients[&two.address().to_string()] == ["b"])
+            .then_some(())
+        },
+    )
+    .await;
+    until("nothing left behind", SOON, async || {
+        (bench.sd_files().len() == 2).then_some(())
     })
     .await;
-    until("nothing left behind", SOON, async || (bench.sd_files().len() == 2).then_some(())).await;
 }
 
 #[tokio::test]
@@ -83,32 +104,60 @@ async fn a_full_disk_leaves_whole_files_and_is_overcome() {
     };
     let address = disk.daemon.address("listening").await;
     let metric = async |line: &str| {
-        let text = pushprox_testkit::wire::get(address, "/metrics").await.text();
+        let text = pushprox_testkit::wire::get(address, "/metrics")
+            .await
+            .text();
         pushprox_testkit::pushprox::metric(&text, &format!("pushprox_discovery_{line}"))
     };
     let sd_file = async || {
         until("an SD file", SOON, async || {
             let mut entries = std::fs::read_dir(&disk.folder).ok()?;
-            let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+            let is_json = |path: &PathBuf| {
+                path.extension()
+                    .is_some_and(|extension| extension == "json")
+            };
             entries.find_map(|entry| Some(entry.ok()?.path()).filter(is_json))
         })
         .await
     };
     let file = sd_file().await;
-    until("the first list", SOON, async || std::fs::read_to_string(&file).ok()?.contains("\"a\"").then_some(())).await;
+    until("the first list", SOON, async || {
+        std::fs::read_to_string(&file)
+            .ok()?
+            .contains("\"a\"")
+            .then_some(())
+    })
+    .await;
     let before = std::fs::read_to_string(&file).unwrap();
 
     std::fs::write(disk.folder.join("filler"), vec![0; 1 << 20]).unwrap_err();
-    let names: Vec<String> = (0..200).map(|name| format!("client-{name}.example.org:9100")).collect();
+    let names: Vec<String> = (0..200)
+        .map(|name| format!("client-{name}.example.org:9100"))
+        .collect();
     one.lists(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    disk.daemon.line(&["level=error", "no space left on device"]).await;
-    until("counted", SOON, async || metric("write_failures_total").await.filter(|count| *count >= 1.0)).await;
+    disk.daemon
+        .line(&["level=error", "no space left on device"])
+        .await;
+    until("counted", SOON, async || {
+        metric("write_failures_total")
+            .await
+            .filter(|count| *count >= 1.0)
+    })
+    .await;
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
     assert!(disk.daemon.runs());
 
     std::fs::remove_file(disk.folder.join("filler")).unwrap();
-    until("all clients", SOON, async || std::fs::read_to_string(&file).ok()?.contains("client-199").then_some(())).await;
-    disk.daemon.line(&["Prometheus has all that is known again"]).await;
+    until("all clients", SOON, async || {
+        std::fs::read_to_string(&file)
+            .ok()?
+            .contains("client-199")
+            .then_some(())
+    })
+    .await;
+    disk.daemon
+        .line(&["Prometheus has all that is known again"])
+        .await;
     let left = std::fs::read_dir(&disk.folder).unwrap().count();
     assert_eq!(left, 1);
 }
@@ -128,23 +177,33 @@ async fn small_disk(bench: &Bench) -> Option<SmallDisk> {
     ];
     let can = |way: &&&[&str]| {
         let mut trial = StdCommand::new(way[0]);
-        trial.args(&way[1..]).args(["mount", "-t", "tmpfs", "none", "/mnt"]);
+        trial
+            .args(&way[1..])
+            .args(["mount", "-t", "tmpfs", "none", "/mnt"]);
         trial.output().is_ok_and(|output| output.status.success())
     };
     let Some(way) = ways.iter().find(can) else {
-        assert!(std::env::var_os("CI").is_none(), "there can be no mounts, and in CI this is not left out");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "there can be no mounts, and in CI this is not left out"
+        );
         eprintln!("left out: there can be no mounts");
         return None;
     };
     let (sd, pid) = (bench.path().join("sd"), bench.path().join("pid"));
     let script = format!(
         "mount -t tmpfs -o size=64k none {} && echo $$ > {}.new && mv {}.new {} && exec \"$0\" \"$@\"",
-        sd.display(), pid.display(), pid.display(), pid.display()
+        sd.display(),
+        pid.display(),
+        pid.display(),
+        pid.display()
     );
     let discovery = bench.command(&[]);
     let mut command = process::command(way[0]);
     command.args(&way[1..]).args(["sh", "-c", &script]);
-    command.arg(discovery.as_std().get_program()).args(discovery.as_std().get_args());
+    command
+        .arg(discovery.as_std().get_program())
+        .args(discovery.as_std().get_args());
     let daemon = Daemon::start("discovery", command);
     let pid = until("its id", SOON, async || std::fs::read_to_string(&pid).ok()).await;
     let folder = PathBuf::from(format!("/proc/{}/root{}", pid.trim(), sd.display()));

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Namespace, PodSpec, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, Namespace, PodSpec, Service, ServiceAccount,
+};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use pushprox_daemon::cli::parse_from;
 use pushprox_discovery::base;
@@ -30,7 +32,11 @@ fn objects() -> BTreeMap<String, Value> {
         for document in serde_yaml::Deserializer::from_str(&text) {
             let object = Value::deserialize(document).unwrap();
             if object["kind"] != "Kustomization" {
-                let name = format!("{}/{}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
+                let name = format!(
+                    "{}/{}",
+                    object["kind"].as_str().unwrap(),
+                    object["metadata"]["name"].as_str().unwrap()
+                );
                 assert!(objects.insert(name, object).is_none());
             }
         }
@@ -39,13 +45,23 @@ fn objects() -> BTreeMap<String, Value> {
 }
 
 fn object<T: DeserializeOwned>(name: &str) -> T {
-    serde_json::from_value(objects().remove(name).unwrap_or_else(|| panic!("there is no {name}"))).unwrap()
+    serde_json::from_value(
+        objects()
+            .remove(name)
+            .unwrap_or_else(|| panic!("there is no {name}")),
+    )
+    .unwrap()
 }
 
 /// Whether the type knows every field: one that it does not know is lost on the way back.
 fn knows<T: DeserializeOwned + Serialize>(object: &Value) {
-    let typed: T = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object}"));
-    assert_eq!(&serde_json::to_value(typed).unwrap(), object, "the API's type does not know a field");
+    let typed: T =
+        serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object}"));
+    assert_eq!(
+        &serde_json::to_value(typed).unwrap(),
+        object,
+        "the API's type does not know a field"
+    );
 }
 
 #[test]
@@ -82,7 +98,13 @@ fn the_kustomization_has_every_file_and_every_image() {
     let list = |key: &str, field: Option<&str>| {
         let items = kustomization[key].as_array().unwrap().iter();
         let mut names: Vec<_> = items
-            .map(|item| field.map_or(item, |field| &item[field]).as_str().unwrap().to_owned())
+            .map(|item| {
+                field
+                    .map_or(item, |field| &item[field])
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
             .collect();
         names.sort();
         names
@@ -97,7 +119,15 @@ fn the_kustomization_has_every_file_and_every_image() {
     let mut images: Vec<_> = containers()
         .into_iter()
         .map(|container| container.image.unwrap())
-        .filter_map(|image| Some(image.strip_prefix("pushprox/")?.split_once(':')?.0.to_owned()))
+        .filter_map(|image| {
+            Some(
+                image
+                    .strip_prefix("pushprox/")?
+                    .split_once(':')?
+                    .0
+                    .to_owned(),
+            )
+        })
         .map(|name| format!("pushprox/{name}"))
         .collect();
     images.sort();
@@ -107,12 +137,25 @@ fn the_kustomization_has_every_file_and_every_image() {
 
 fn pods() -> Vec<PodSpec> {
     let of = |name: &str| object::<Deployment>(name).spec.template.spec.unwrap();
-    let prometheus = object::<StatefulSet>("StatefulSet/prometheus").spec.template.spec.unwrap();
-    vec![of("Deployment/pushprox-proxy"), of("Deployment/example"), prometheus]
+    let prometheus = object::<StatefulSet>("StatefulSet/prometheus")
+        .spec
+        .template
+        .spec
+        .unwrap();
+    vec![
+        of("Deployment/pushprox-proxy"),
+        of("Deployment/example"),
+        prometheus,
+    ]
 }
 
 fn containers() -> Vec<Container> {
-    let all = pods().into_iter().flat_map(|pod| pod.init_containers.unwrap_or_default().into_iter().chain(pod.containers));
+    let all = pods().into_iter().flat_map(|pod| {
+        pod.init_containers
+            .unwrap_or_default()
+            .into_iter()
+            .chain(pod.containers)
+    });
     all.collect()
 }
 
@@ -129,18 +172,41 @@ fn discovery_takes_its_flags_and_finds_the_proxies_service() {
     let proxies: Service = object("Service/pushprox-proxy");
     let labels = proxies.metadata.labels.unwrap();
     for container in of_image("discovery") {
-        let config = Config::new(parse_from::<Args>("discovery", container.args.unwrap()).unwrap()).unwrap();
+        let config =
+            Config::new(parse_from::<Args>("discovery", container.args.unwrap()).unwrap()).unwrap();
         let (name, value) = config.watch.selector.split_once('=').unwrap();
         assert_eq!(labels[name], value);
-        assert_eq!(config.watch.namespace.as_deref(), proxies.metadata.namespace.as_deref());
+        assert_eq!(
+            config.watch.namespace.as_deref(),
+            proxies.metadata.namespace.as_deref()
+        );
         // Every file lies in a volume of the container.
         let mounts = container.volume_mounts.unwrap();
-        let files = [config.publish.files.target, config.publish.files.sd.folder, config.publish.source.unwrap(), config.publish.template.unwrap()];
+        let files = [
+            config.publish.files.target,
+            config.publish.files.sd.folder,
+            config.publish.source.unwrap(),
+            config.publish.template.unwrap(),
+        ];
         for file in files {
-            assert!(mounts.iter().any(|mount| file.starts_with(&mount.mount_path)), "{}", file.display());
+            assert!(
+                mounts
+                    .iter()
+                    .any(|mount| file.starts_with(&mount.mount_path)),
+                "{}",
+                file.display()
+            );
         }
     }
-    assert!(proxies.spec.unwrap().ports.unwrap().iter().any(|port| port.name.as_deref() == Some("http")));
+    assert!(
+        proxies
+            .spec
+            .unwrap()
+            .ports
+            .unwrap()
+            .iter()
+            .any(|port| port.name.as_deref() == Some("http"))
+    );
 }
 
 #[test]
@@ -154,13 +220,24 @@ fn discovery_may_do_what_it_does_and_no_more() {
     let binding: RoleBinding = object("RoleBinding/pushprox-discovery");
     let account = &binding.subjects.unwrap()[0].name;
     let prometheus: StatefulSet = object("StatefulSet/prometheus");
-    assert_eq!(prometheus.spec.template.spec.unwrap().service_account_name.as_ref(), Some(account));
+    assert_eq!(
+        prometheus
+            .spec
+            .template
+            .spec
+            .unwrap()
+            .service_account_name
+            .as_ref(),
+        Some(account)
+    );
     assert!(objects().contains_key(&format!("ServiceAccount/{account}")));
 }
 
 #[test]
 fn the_base_and_the_template_can_be_used() {
-    let data = object::<ConfigMap>("ConfigMap/prometheus-base").data.unwrap();
+    let data = object::<ConfigMap>("ConfigMap/prometheus-base")
+        .data
+        .unwrap();
     Template::parse(data["job-template.yaml"].as_bytes()).unwrap();
     base::insert(data["prometheus.yaml.base"].as_bytes(), &[]).unwrap();
 }
@@ -171,10 +248,19 @@ async fn proxy_and_client_take_their_flags_and_meet() {
         for container in of_image(name) {
             let mut command = pushprox_testkit::pushprox::binary(name);
             // Unknown flags are found before the version is printed.
-            let variables: Vec<_> = container.env.iter().flatten().map(|variable| format!("$({})", variable.name)).collect();
+            let variables: Vec<_> = container
+                .env
+                .iter()
+                .flatten()
+                .map(|variable| format!("$({})", variable.name))
+                .collect();
             for argument in container.args.unwrap() {
                 // As the kubelet fills them in.
-                command.arg(variables.iter().fold(argument, |argument, name| argument.replace(name, "value")));
+                command.arg(
+                    variables
+                        .iter()
+                        .fold(argument, |argument, name| argument.replace(name, "value")),
+                );
             }
             command.arg("--version");
             let outcome = process::run(command).await;
@@ -193,7 +279,9 @@ fn no_container_is_root_or_may_become_it() {
         assert_eq!(pod.security_context.unwrap().run_as_non_root, Some(true));
     }
     for container in containers() {
-        let context = container.security_context.unwrap_or_else(|| panic!("{}", container.name));
+        let context = container
+            .security_context
+            .unwrap_or_else(|| panic!("{}", container.name));
         assert_eq!(context.allow_privilege_escalation, Some(false));
         assert_eq!(context.read_only_root_filesystem, Some(true));
     }

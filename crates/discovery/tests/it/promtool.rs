@@ -18,15 +18,26 @@ use serde_yaml::Mapping;
 /// Which of the files `promtool check config` takes.
 fn taken(files: &[PathBuf]) -> Vec<bool> {
     let promtool = Path::new("/usr/bin/promtool");
-    assert!(promtool.is_file(), "/usr/bin/promtool is missing: `make test` installs it with Debian's prometheus");
-    let output = Command::new(promtool).args(["check", "config", "--syntax-only"]).args(files).output().unwrap();
+    assert!(
+        promtool.is_file(),
+        "/usr/bin/promtool is missing: `make test` installs it with Debian's prometheus"
+    );
+    let output = Command::new(promtool)
+        .args(["check", "config", "--syntax-only"])
+        .args(files)
+        .output()
+        .unwrap();
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     let verdict = |file: &PathBuf| {
         let is_taken = text.contains(&format!("SUCCESS: {} is valid", file.display()));
         let is_failed = text.contains(&format!("FAILED: {}", file.display()))
             || text.contains(&format!("FAILED: parsing YAML file {}:", file.display()));
-        assert!(is_taken != is_failed, "promtool says nothing of {}: {text}", file.display());
+        assert!(
+            is_taken != is_failed,
+            "promtool says nothing of {}: {text}",
+            file.display()
+        );
         is_taken
     };
     files.iter().map(verdict).collect()
@@ -59,12 +70,27 @@ fn template() -> Template {
 
 /// The jobs of every style.
 fn every_style() -> Vec<Vec<Mapping>> {
-    let files = Files::new("/etc/prometheus/prometheus.yaml".into(), "/prometheus".into());
-    let tls: Mapping = serde_yaml::from_str("{server_name: proxy.svc, ca_file: /tls/ca.crt}").unwrap();
+    let files = Files::new(
+        "/etc/prometheus/prometheus.yaml".into(),
+        "/prometheus".into(),
+    );
+    let tls: Mapping =
+        serde_yaml::from_str("{server_name: proxy.svc, ca_file: /tls/ca.crt}").unwrap();
     let mut all = vec![Vec::new()];
-    for targets in [Targets::Files(files.sd), Targets::Http { refresh_interval: 60 }] {
-        for (proxy_url, tls_config) in [("http://proxy/", Mapping::new()), ("https://u%20s:p%3Aw@proxy.svc/x/", tls.clone())] {
-            for (job_name, template) in [(JobName::Service, template()), (JobName::Ip, Template::default())] {
+    for targets in [
+        Targets::Files(files.sd),
+        Targets::Http {
+            refresh_interval: 60,
+        },
+    ] {
+        for (proxy_url, tls_config) in [
+            ("http://proxy/", Mapping::new()),
+            ("https://u%20s:p%3Aw@proxy.svc/x/", tls.clone()),
+        ] {
+            for (job_name, template) in [
+                (JobName::Service, template()),
+                (JobName::Ip, Template::default()),
+            ] {
                 let style = Style {
                     targets: targets.clone(),
                     job_name,
@@ -82,9 +108,15 @@ fn every_style() -> Vec<Vec<Mapping>> {
 fn every_style_is_taken_in_every_base_that_is() {
     let folder = tempfile::tempdir().unwrap();
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/bases");
-    let mut bases: Vec<PathBuf> = std::fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut bases: Vec<PathBuf> = std::fs::read_dir(data)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     // Prometheus's own, as Debian has them.
-    for own in ["/etc/prometheus/prometheus.yml", "/usr/share/doc/prometheus/examples/prometheus.yml"] {
+    for own in [
+        "/etc/prometheus/prometheus.yml",
+        "/usr/share/doc/prometheus/examples/prometheus.yml",
+    ] {
         bases.extend(Some(PathBuf::from(own)).filter(|path| path.is_file()));
     }
     assert!(bases.len() > 3, "Debian's own configuration is missing");
@@ -102,17 +134,29 @@ fn every_style_is_taken_in_every_base_that_is() {
     for path in &bases {
         let text = std::fs::read_to_string(path).unwrap();
         for (position, jobs) in every_style().iter().enumerate() {
-            for (ends, text) in [("unix", text.clone()), ("windows", text.replace('\n', "\r\n")), ("open", text.trim_end().to_owned())] {
+            for (ends, text) in [
+                ("unix", text.clone()),
+                ("windows", text.replace('\n', "\r\n")),
+                ("open", text.trim_end().to_owned()),
+            ] {
                 let name = path.file_name().unwrap().to_str().unwrap();
-                let result = base::insert(text.as_bytes(), jobs).unwrap_or_else(|error| panic!("{name} {ends}: {error}"));
-                let file = folder.path().join(format!("{}-{position}-{ends}-{name}", results.len()));
+                let result = base::insert(text.as_bytes(), jobs)
+                    .unwrap_or_else(|error| panic!("{name} {ends}: {error}"));
+                let file = folder
+                    .path()
+                    .join(format!("{}-{position}-{ends}-{name}", results.len()));
                 std::fs::write(&file, result).unwrap();
                 results.push(file);
             }
         }
     }
     for (file, taken) in results.iter().zip(taken(&results)) {
-        assert!(taken, "{}:\n{}", file.display(), std::fs::read_to_string(file).unwrap());
+        assert!(
+            taken,
+            "{}:\n{}",
+            file.display(),
+            std::fs::read_to_string(file).unwrap()
+        );
     }
 }
 
@@ -164,20 +208,45 @@ fn any_base() -> impl Strategy<Value = String> {
         Just("rule_files:\n- 'a*.yaml'\n".to_owned()),
         Just("rule_files: [\n  a.yaml,\n  b.yaml ]\n".to_owned()),
         Just("\"rule_files\": []\n".to_owned()),
-        Just("alerting:\n  alertmanagers:\n  - static_configs:\n    - targets:\n      - am:9093\n".to_owned()),
+        Just(
+            "alerting:\n  alertmanagers:\n  - static_configs:\n    - targets:\n      - am:9093\n"
+                .to_owned()
+        ),
     ];
     let (margin, gap) = (0usize..5, 1usize..4);
-    let list = (0usize..4, margin, gap, comment.clone(), any::<bool>(), any::<u8>()).prop_map(
-        |(count, margin, gap, comment, flow, style)| {
-            let key = ["scrape_configs:", "\"scrape_configs\":", "'scrape_configs' :", "scrape_configs: # jobs"][usize::from(style) % 4];
+    let list = (
+        0usize..4,
+        margin,
+        gap,
+        comment.clone(),
+        any::<bool>(),
+        any::<u8>(),
+    )
+        .prop_map(|(count, margin, gap, comment, flow, style)| {
+            let key = [
+                "scrape_configs:",
+                "\"scrape_configs\":",
+                "'scrape_configs' :",
+                "scrape_configs: # jobs",
+            ][usize::from(style) % 4];
             let anchor = [" &jobs", " !!seq", "", ""][usize::from(style / 4) % 4];
-            let key = if key.contains('#') { key.to_owned() } else { format!("{key}{anchor}") };
+            let key = if key.contains('#') {
+                key.to_owned()
+            } else {
+                format!("{key}{anchor}")
+            };
             if count == 0 {
                 let empty = ["", " []", " [ ]", " ~", " null # none"][usize::from(style) % 5];
-                return if key.contains('#') || !anchor.is_empty() { "scrape_configs: []\n".to_owned() } else { format!("{key}{empty}\n") };
+                return if key.contains('#') || !anchor.is_empty() {
+                    "scrape_configs: []\n".to_owned()
+                } else {
+                    format!("{key}{empty}\n")
+                };
             }
             if flow {
-                let jobs: Vec<_> = (0..count).map(|job| format!("{{job_name: j{job}, scheme: http}}")).collect();
+                let jobs: Vec<_> = (0..count)
+                    .map(|job| format!("{{job_name: j{job}, scheme: http}}"))
+                    .collect();
                 let separator = [", ", ",\n    ", " ,\n  # c\n  "][usize::from(style) % 3];
                 let key = key.split('#').next().unwrap().trim_end();
                 return format!("{key} [{}]\n", jobs.join(separator));
@@ -185,12 +254,15 @@ fn any_base() -> impl Strategy<Value = String> {
             let (margin, gap) = (" ".repeat(margin), " ".repeat(gap));
             let mut text = format!("{key}\n{comment}");
             for job in 0..count {
-                writeln!(text, "{margin}-{gap}job_name: 'j{job}' # {job}\n{margin} {gap}scheme: http").unwrap();
+                writeln!(
+                    text,
+                    "{margin}-{gap}job_name: 'j{job}' # {job}\n{margin} {gap}scheme: http"
+                )
+                .unwrap();
                 text.push_str(&comment);
             }
             text
-        },
-    );
+        });
     let list = prop_oneof![4 => list, 1 => Just(String::new())];
     let parts = (other, rules, list, comment).prop_flat_map(|(other, rules, list, comment)| {
         Just(vec![other, comment.clone(), rules, list, comment]).prop_shuffle()
@@ -209,7 +281,11 @@ fn any_base() -> impl Strategy<Value = String> {
         if windows {
             text = text.replace('\n', "\r\n");
         }
-        if mark { format!("\u{feff}{text}") } else { text }
+        if mark {
+            format!("\u{feff}{text}")
+        } else {
+            text
+        }
     })
 }
 
@@ -225,15 +301,28 @@ fn any_base_that_is_taken_is_taken_with_proxies_or_refused_with_a_reason() {
         std::fs::write(&file, text).unwrap();
         bases.push(file);
     }
-    let good: Vec<PathBuf> = bases.iter().zip(taken(&bases)).filter(|(_, taken)| *taken).map(|(file, _)| file.clone()).collect();
-    assert!(good.len() > 300, "only {} of the bases are any good", good.len());
+    let good: Vec<PathBuf> = bases
+        .iter()
+        .zip(taken(&bases))
+        .filter(|(_, taken)| *taken)
+        .map(|(file, _)| file.clone())
+        .collect();
+    assert!(
+        good.len() > 300,
+        "only {} of the bases are any good",
+        good.len()
+    );
     let styles = every_style();
     let (mut results, mut refused) = (Vec::new(), Vec::new());
     for (position, file) in good.iter().enumerate() {
         let text = std::fs::read(file).unwrap();
         match base::insert(&text, &styles[position % styles.len()]) {
             Ok(result) => {
-                assert!(has_all_bytes(&text, &result), "{:?}", String::from_utf8_lossy(&text));
+                assert!(
+                    has_all_bytes(&text, &result),
+                    "{:?}",
+                    String::from_utf8_lossy(&text)
+                );
                 let file = folder.path().join(format!("result-{position}.yaml"));
                 std::fs::write(&file, result).unwrap();
                 results.push(file);
@@ -245,13 +334,23 @@ fn any_base_that_is_taken_is_taken_with_proxies_or_refused_with_a_reason() {
         assert!(taken, "{:?}", std::fs::read_to_string(file).unwrap());
     }
     // What Prometheus takes is hardly ever refused.
-    assert!(refused.len() * 50 < good.len(), "{} of {}: {refused:?}", refused.len(), good.len());
+    assert!(
+        refused.len() * 50 < good.len(),
+        "{} of {}: {refused:?}",
+        refused.len(),
+        good.len()
+    );
 }
 
 /// Whether `result` is `base` with one piece put in.
 fn has_all_bytes(base: &[u8], result: &[u8]) -> bool {
     let same = |(a, b): &(&u8, &u8)| a == b;
     let head = base.iter().zip(result).take_while(same).count();
-    let tail = base.iter().rev().zip(result.iter().rev()).take_while(same).count();
+    let tail = base
+        .iter()
+        .rev()
+        .zip(result.iter().rev())
+        .take_while(same)
+        .count();
     head + tail >= base.len()
 }

@@ -20,7 +20,10 @@ fn name(proxy: usize, client: usize) -> String {
 }
 
 fn times(bench: &Bench) -> BTreeMap<PathBuf, SystemTime> {
-    let files = bench.sd_files().into_iter().map(|name| bench.path().join("sd").join(name));
+    let files = bench
+        .sd_files()
+        .into_iter()
+        .map(|name| bench.path().join("sd").join(name));
     let time = |path: PathBuf| {
         let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
         (path, modified)
@@ -41,16 +44,40 @@ async fn a_pass_is_cheap_memory_is_bounded_and_one_change_changes_one_file() {
     let discovery = bench.start(&["--resync-interval=5s"]).await;
     let total = (PROXIES * CLIENTS) as f64;
     let all = Duration::from_secs(120);
-    until("all clients", all, async || discovery.metric("clients").await.filter(|clients| *clients == total)).await;
-    until("all files", all, async || (bench.sd_files().len() == PROXIES).then_some(())).await;
+    until("all clients", all, async || {
+        discovery
+            .metric("clients")
+            .await
+            .filter(|clients| *clients == total)
+    })
+    .await;
+    until("all files", all, async || {
+        (bench.sd_files().len() == PROXIES).then_some(())
+    })
+    .await;
     let success = "last_success_timestamp_seconds";
-    until("all loaded", all, async || discovery.metric(success).await.filter(|time| *time > 0.0)).await;
-    let (first_pass, first_memory) = (discovery.daemon.processor_ticks(), discovery.daemon.peak_memory());
+    until("all loaded", all, async || {
+        discovery.metric(success).await.filter(|time| *time > 0.0)
+    })
+    .await;
+    let (first_pass, first_memory) = (
+        discovery.daemon.processor_ticks(),
+        discovery.daemon.peak_memory(),
+    );
 
-    let questions = || proxies.iter().map(|(roster, _)| roster.requests().len()).min().unwrap();
+    let questions = || {
+        proxies
+            .iter()
+            .map(|(roster, _)| roster.requests().len())
+            .min()
+            .unwrap()
+    };
     let rounds = async |count: usize| {
         let start = questions();
-        until("one more round", all, async || (questions() >= start + count).then_some(())).await;
+        until("one more round", all, async || {
+            (questions() >= start + count).then_some(())
+        })
+        .await;
     };
     // A client that comes changes the file of its proxy, and nothing else.
     rounds(1).await;
@@ -58,16 +85,31 @@ async fn a_pass_is_cheap_memory_is_bounded_and_one_change_changes_one_file() {
     let mut names: Vec<&str> = proxies[7].1.iter().map(String::as_str).collect();
     names.push("new.example.org:9100");
     proxies[7].0.lists(&names);
-    until("one more client", all, async || discovery.metric("clients").await.filter(|clients| *clients == total + 1.0)).await;
+    until("one more client", all, async || {
+        discovery
+            .metric("clients")
+            .await
+            .filter(|clients| *clients == total + 1.0)
+    })
+    .await;
     rounds(1).await;
     let changed = |before: &BTreeMap<PathBuf, SystemTime>| {
         let after = times(&bench);
         assert_eq!(after.len(), before.len());
-        after.into_iter().filter(|(path, time)| before[path] != *time).map(|(path, _)| path).collect::<Vec<_>>()
+        after
+            .into_iter()
+            .filter(|(path, time)| before[path] != *time)
+            .map(|(path, _)| path)
+            .collect::<Vec<_>>()
     };
     let files = changed(&before);
     assert_eq!(files.len(), 1, "{files:?}");
-    assert!(files[0].to_str().unwrap().contains(&format!("_{}.json", proxies[7].0.address().port())));
+    assert!(
+        files[0]
+            .to_str()
+            .unwrap()
+            .contains(&format!("_{}.json", proxies[7].0.address().port()))
+    );
     let passes = (discovery.daemon.processor_ticks() - cost_before) / 2;
 
     // One that moves changes nothing while both proxies list it, then the two files that it is in.
@@ -77,8 +119,13 @@ async fn a_pass_is_cheap_memory_is_bounded_and_one_change_changes_one_file() {
     proxies[9].0.lists(&names);
     rounds(2).await;
     assert_eq!(changed(&before), Vec::<PathBuf>::new());
-    proxies[7].0.lists(&proxies[7].1.iter().map(String::as_str).collect::<Vec<_>>());
-    until("it has moved", all, async || (changed(&before).len() == 2).then_some(())).await;
+    proxies[7]
+        .0
+        .lists(&proxies[7].1.iter().map(String::as_str).collect::<Vec<_>>());
+    until("it has moved", all, async || {
+        (changed(&before).len() == 2).then_some(())
+    })
+    .await;
     rounds(1).await;
     assert_eq!(changed(&before).len(), 2);
     assert_eq!(bench.reloads.seen().len(), 1);
@@ -89,6 +136,9 @@ async fn a_pass_is_cheap_memory_is_bounded_and_one_change_changes_one_file() {
          at rest {} KiB, at most {peak} KiB",
         discovery.daemon.memory()
     );
-    assert!(passes <= PASS && first_pass <= PASS * 2, "{first_pass}, then {passes}");
+    assert!(
+        passes <= PASS && first_pass <= PASS * 2,
+        "{first_pass}, then {passes}"
+    );
     assert!(peak <= MEMORY, "{peak} KiB");
 }

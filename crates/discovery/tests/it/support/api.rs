@@ -55,6 +55,8 @@ struct State {
     requests: Vec<String>,
     /// Watches that began before it have been ended.
     watch_generation: u64,
+    /// Watches see nothing, not even those that begin now.
+    is_closed: bool,
 }
 
 #[derive(Clone)]
@@ -162,6 +164,15 @@ impl Api {
         state.history.clear();
     }
 
+    /// Ends all watches, lets `change` happen while nobody watches, and forgets all history.
+    pub fn lose_history(&self, change: impl FnOnce()) {
+        self.shared.state.lock().is_closed = true;
+        self.end_watches();
+        change();
+        self.compact();
+        self.shared.state.lock().is_closed = false;
+    }
+
     /// Ends all watches, as the server does when their time is up.
     pub fn end_watches(&self) {
         self.change(|state| state.watch_generation += 1);
@@ -176,7 +187,11 @@ impl Api {
     pub async fn come_back(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.address = listener.local_addr().unwrap();
-        self.serving.spawn(serve(listener, self.acceptor.clone(), Arc::clone(&self.shared)));
+        self.serving.spawn(serve(
+            listener,
+            self.acceptor.clone(),
+            Arc::clone(&self.shared),
+        ));
     }
 
     /// The requests so far, as `list endpointslices demo` or `watch endpoints *`.
@@ -214,7 +229,14 @@ impl Asked {
         let path: Vec<&str> = request.uri().path().split('/').skip(1).collect();
         let (kind, namespace) = match path[..] {
             ["apis", "discovery.k8s.io", "v1", "endpointslices"] => (SLICES, None),
-            ["apis", "discovery.k8s.io", "v1", "namespaces", namespace, "endpointslices"] => (SLICES, Some(namespace)),
+            [
+                "apis",
+                "discovery.k8s.io",
+                "v1",
+                "namespaces",
+                namespace,
+                "endpointslices",
+            ] => (SLICES, Some(namespace)),
             ["api", "v1", "endpoints"] => (ENDPOINTS, None),
             ["api", "v1", "namespaces", namespace, "endpoints"] => (ENDPOINTS, Some(namespace)),
             _ => return None,
@@ -244,8 +266,14 @@ impl Asked {
     }
 
     fn selects(&self, object: &Value) -> bool {
-        let in_namespace = self.namespace.as_deref().is_none_or(|name| object["metadata"]["namespace"] == name);
-        let mut pairs = self.get("labelSelector").split(',').filter(|pair| !pair.is_empty());
+        let in_namespace = self
+            .namespace
+            .as_deref()
+            .is_none_or(|name| object["metadata"]["namespace"] == name);
+        let mut pairs = self
+            .get("labelSelector")
+            .split(',')
+            .filter(|pair| !pair.is_empty());
         in_namespace
             && pairs.all(|pair| {
                 let (name, value) = pair.split_once('=').expect("the selector has pairs only");
@@ -286,23 +314,35 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>
             let answer = service_fn(|request| answer(request, Arc::clone(&shared)));
             let connection = hyper::server::conn::http1::Builder::new();
             // It ends with the peer, or with the server.
-            connection.serve_connection(TokioIo::new(stream), answer).await.ok();
+            connection
+                .serve_connection(TokioIo::new(stream), answer)
+                .await
+                .ok();
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    shared: Arc<Shared>,
+) -> Result<Response<Body>, Infallible> {
     let faults = shared.state.lock().faults.clone();
     if faults.hangs {
         std::future::pending::<()>().await;
     }
-    let token = request.headers().get("authorization").and_then(|value| value.to_str().ok());
-    let token = token.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let token = request
+        .headers()
+        .get("authorization")
+        .and_then(|value| value.to_str().ok());
+    let token = token
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or_default();
     if !shared.state.lock().tokens.contains(token) {
         return Ok(status(401, "Unauthorized", "Unauthorized"));
     }
-    let Some(asked) = Asked::parse(&request).filter(|asked| !faults.unknown.contains(asked.kind)) else {
+    let Some(asked) = Asked::parse(&request).filter(|asked| !faults.unknown.contains(asked.kind))
+    else {
         let body = Full::new(Bytes::from_static(b"404 page not found\n")).boxed_unsync();
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::NOT_FOUND;
@@ -310,10 +350,17 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     };
     let verb = asked.verb();
     let place = asked.namespace.as_deref().unwrap_or("*");
-    shared.state.lock().requests.push(format!("{verb} {} {place}", asked.kind));
+    shared
+        .state
+        .lock()
+        .requests
+        .push(format!("{verb} {} {place}", asked.kind));
     let verb_on_kind = format!("{verb} {}", asked.kind);
     if faults.forbidden.contains(asked.kind) || faults.forbidden.contains(&*verb_on_kind) {
-        let said = format!("{} is forbidden: User \"tester\" cannot {verb} resource", asked.kind);
+        let said = format!(
+            "{} is forbidden: User \"tester\" cannot {verb} resource",
+            asked.kind
+        );
         return Ok(status(403, "Forbidden", &said));
     }
     Ok(if asked.is_watch() {
@@ -325,9 +372,20 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
 
 fn list_answer(asked: &Asked, shared: &Shared, faults: &Faults) -> Response<Body> {
     let state = shared.state.lock();
-    let wanted = |((kind, ..), object): &(&(String, String, String), &Value)| kind == asked.kind && asked.selects(object);
-    let all: Vec<&Value> = state.objects.iter().filter(wanted).map(|(_, object)| object).collect();
-    let limit = asked.get("limit").parse().unwrap_or(usize::MAX).min(faults.page.unwrap_or(usize::MAX));
+    let wanted = |((kind, ..), object): &(&(String, String, String), &Value)| {
+        kind == asked.kind && asked.selects(object)
+    };
+    let all: Vec<&Value> = state
+        .objects
+        .iter()
+        .filter(wanted)
+        .map(|(_, object)| object)
+        .collect();
+    let limit = asked
+        .get("limit")
+        .parse()
+        .unwrap_or(usize::MAX)
+        .min(faults.page.unwrap_or(usize::MAX));
     let start: usize = asked.get("continue").parse().unwrap_or(0);
     let items: Vec<&Value> = all.iter().copied().skip(start).take(limit).collect();
     let mut meta = json!({"resourceVersion": state.version.to_string()});
@@ -335,7 +393,8 @@ fn list_answer(asked: &Asked, shared: &Shared, faults: &Faults) -> Response<Body
         meta["continue"] = (start + items.len()).to_string().into();
     }
     let (api, name) = api_and_name(asked.kind);
-    let list = json!({"kind": format!("{name}List"), "apiVersion": api, "metadata": meta, "items": items});
+    let list =
+        json!({"kind": format!("{name}List"), "apiVersion": api, "metadata": meta, "items": items});
     json_answer(200, &list)
 }
 
@@ -386,10 +445,14 @@ impl Watching {
             let mut lines = Vec::new();
             {
                 let state = self.shared.state.lock();
-                if state.watch_generation != self.generation {
+                if state.is_closed || state.watch_generation != self.generation {
                     return None;
                 }
-                for entry in state.history.iter().filter(|entry| entry.version > self.seen) {
+                for entry in state
+                    .history
+                    .iter()
+                    .filter(|entry| entry.version > self.seen)
+                {
                     lines.extend(self.asked.event(entry).map(|event| line(&event)));
                 }
                 let has_news = state.version > self.seen;
@@ -446,14 +509,18 @@ fn status(code: u16, reason: &str, message: &str) -> Response<Body> {
 
 fn json_answer(code: u16, value: &Value) -> Response<Body> {
     let body = Full::new(Bytes::from(value.to_string())).boxed_unsync();
-    let response = Response::builder().status(code).header("content-type", "application/json");
+    let response = Response::builder()
+        .status(code)
+        .header("content-type", "application/json");
     response.body(body).unwrap()
 }
 
 fn stream_answer(lines: stream::BoxStream<'static, Bytes>) -> Response<Body> {
     let frames = lines.map(|bytes| Ok(Frame::data(bytes)));
     let response = Response::builder().header("content-type", "application/json");
-    response.body(StreamBody::new(frames).boxed_unsync()).unwrap()
+    response
+        .body(StreamBody::new(frames).boxed_unsync())
+        .unwrap()
 }
 
 fn decode(text: &str) -> String {
@@ -475,7 +542,13 @@ fn tls() -> (TlsAcceptor, String) {
 }
 
 /// The PEM of a CA, a certificate for `name`, and its key.
-pub fn certificate(name: &str) -> (String, rustls::pki_types::CertificateDer<'static>, PrivateKeyDer<'static>) {
+pub fn certificate(
+    name: &str,
+) -> (
+    String,
+    rustls::pki_types::CertificateDer<'static>,
+    PrivateKeyDer<'static>,
+) {
     let ca_key = rcgen::KeyPair::generate().unwrap();
     let mut ca = rcgen::CertificateParams::new([]).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

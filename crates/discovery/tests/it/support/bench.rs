@@ -65,7 +65,12 @@ impl Bench {
     /// Tells Kubernetes of a service `name` in `demo` with these addresses, ready or not.
     pub fn service(&self, name: &str, endpoints: &[(SocketAddr, bool)]) {
         for (address, is_ready) in endpoints {
-            self.api.apply(SLICES, "demo", &format!("{name}-{}", address.port()), slice(name, *address, *is_ready));
+            self.api.apply(
+                SLICES,
+                "demo",
+                &format!("{name}-{}", address.port()),
+                slice(name, *address, *is_ready),
+            );
         }
     }
 
@@ -90,7 +95,9 @@ impl Bench {
             "--metrics-addr=127.0.0.1:0".to_owned(),
         ];
         let mut command = process::command(env!("CARGO_BIN_EXE_discovery"));
-        command.args(own.iter().filter(|flag| !is_given(flag, flags))).args(flags);
+        command
+            .args(own.iter().filter(|flag| !is_given(flag, flags)))
+            .args(flags);
         command
     }
 
@@ -118,7 +125,12 @@ impl Bench {
     pub async fn clients_are(&self, wanted: &[(SocketAddr, &[&str])]) {
         let wanted: BTreeMap<String, Vec<String>> = wanted
             .iter()
-            .map(|(proxy, names)| (proxy.to_string(), names.iter().map(|name| (*name).to_owned()).collect()))
+            .map(|(proxy, names)| {
+                (
+                    proxy.to_string(),
+                    names.iter().map(|name| (*name).to_owned()).collect(),
+                )
+            })
             .collect();
         let mut last = BTreeMap::new();
         until(&format!("{wanted:?}"), SOON, async || {
@@ -135,7 +147,9 @@ impl Bench {
     /// The names of the files in the folder for SD files.
     pub fn sd_files(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.path().join("sd")).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -150,7 +164,10 @@ impl Discovery {
 
     /// Waits until a metric satisfies `test`.
     pub async fn metric_is(&self, line: &str, test: impl Fn(f64) -> bool) {
-        until(&format!("the metric {line}"), SOON, async || self.metric(line).await.filter(|value| test(*value))).await;
+        until(&format!("the metric {line}"), SOON, async || {
+            self.metric(line).await.filter(|value| test(*value))
+        })
+        .await;
     }
 
     /// The status of one of its own pages.
@@ -167,7 +184,13 @@ impl Discovery {
 }
 
 fn is_given(flag: &str, flags: &[&str]) -> bool {
-    let name = |flag: &str| flag.split('=').next().unwrap_or_default().trim_start_matches('-').to_owned();
+    let name = |flag: &str| {
+        flag.split('=')
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches('-')
+            .to_owned()
+    };
     flags.iter().any(|given| name(given) == name(flag))
 }
 
@@ -185,18 +208,30 @@ pub fn slice(service: &str, address: SocketAddr, is_ready: bool) -> Value {
 /// through.
 pub fn clients_of(config: &str) -> BTreeMap<String, Vec<String>> {
     let config: serde_yaml::Value = serde_yaml::from_str(config).unwrap();
-    let jobs = config.get("scrape_configs").and_then(serde_yaml::Value::as_sequence);
+    let jobs = config
+        .get("scrape_configs")
+        .and_then(serde_yaml::Value::as_sequence);
     let mut clients = BTreeMap::new();
     for job in jobs.into_iter().flatten() {
-        let Some(file) = job.get("file_sd_configs").map(|sd| sd[0]["files"][0].as_str().unwrap()) else {
+        let Some(file) = job
+            .get("file_sd_configs")
+            .map(|sd| sd[0]["files"][0].as_str().unwrap())
+        else {
             continue;
         };
         let Ok(text) = std::fs::read_to_string(file) else {
             continue;
         };
-        let groups: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}: {text:?}"));
-        let targets = groups.as_array().unwrap().iter().flat_map(|group| group["targets"].as_array().unwrap());
-        let mut names: Vec<_> = targets.map(|target| target.as_str().unwrap().to_owned()).collect();
+        let groups: Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}: {text:?}"));
+        let targets = groups
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|group| group["targets"].as_array().unwrap());
+        let mut names: Vec<_> = targets
+            .map(|target| target.as_str().unwrap().to_owned())
+            .collect();
         names.sort();
         let proxy = job["proxy_url"].as_str().unwrap();
         let proxy = proxy.trim_start_matches("http://").trim_end_matches('/');

@@ -93,7 +93,10 @@ impl Shared {
             return format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         }
         let config = std::fs::read_to_string(&self.target).unwrap_or_default();
-        let is_taken = self.dislikes.lock().is_none_or(|text| !config.contains(text));
+        let is_taken = self
+            .dislikes
+            .lock()
+            .is_none_or(|text| !config.contains(text));
         self.loaded.lock().push((is_taken, config));
         if is_taken {
             return "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned();

@@ -77,6 +77,8 @@ impl Roster {
 }
 
 fn list(names: &[&str]) -> String {
-    let groups = names.iter().map(|name| serde_json::json!({"targets": [name], "labels": {}}));
+    let groups = names
+        .iter()
+        .map(|name| serde_json::json!({"targets": [name], "labels": {}}));
     serde_json::Value::Array(groups.collect()).to_string()
 }

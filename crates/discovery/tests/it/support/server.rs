@@ -16,7 +16,6 @@ pub struct Server {
     pub address: SocketAddr,
 }
 
-
 impl Server {
     /// Starts it with the target of a bench, which must be there.
     pub async fn start(bench: &Bench) -> Self {
@@ -28,7 +27,10 @@ impl Server {
         let mut prometheus = command("prometheus");
         prometheus
             .arg(format!("--config.file={}", bench.target().display()))
-            .arg(format!("--storage.tsdb.path={}", bench.path().join("data").display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                bench.path().join("data").display()
+            ))
             .arg(format!("--web.listen-address={address}"))
             .arg("--web.enable-lifecycle");
         let mut daemon = Daemon::start("prometheus", prometheus);
@@ -60,26 +62,41 @@ impl Server {
     pub async fn targets_are(&self, wanted: &[(&str, &str, &str)]) {
         let wanted: Vec<_> = wanted
             .iter()
-            .map(|(job, instance, health)| ((*job).to_owned(), (*instance).to_owned(), (*health).to_owned()))
+            .map(|(job, instance, health)| {
+                (
+                    (*job).to_owned(),
+                    (*instance).to_owned(),
+                    (*health).to_owned(),
+                )
+            })
             .collect();
         let mut last = Vec::new();
-        until(&format!("{wanted:?}"), Duration::from_secs(60), async || {
-            let targets = self.targets().await;
-            let text = |target: &Value, name: &str| target["labels"][name].as_str().unwrap_or_default().to_owned();
-            let mut seen: Vec<_> = targets
-                .iter()
-                .map(|target| {
-                    let health = target["health"].as_str().unwrap().to_owned();
-                    (text(target, "job"), text(target, "instance"), health)
-                })
-                .collect();
-            seen.sort();
-            if seen != last {
-                eprintln!("targets: {seen:?}");
-                last.clone_from(&seen);
-            }
-            (seen == wanted).then_some(())
-        })
+        until(
+            &format!("{wanted:?}"),
+            Duration::from_secs(60),
+            async || {
+                let targets = self.targets().await;
+                let text = |target: &Value, name: &str| {
+                    target["labels"][name]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned()
+                };
+                let mut seen: Vec<_> = targets
+                    .iter()
+                    .map(|target| {
+                        let health = target["health"].as_str().unwrap().to_owned();
+                        (text(target, "job"), text(target, "instance"), health)
+                    })
+                    .collect();
+                seen.sort();
+                if seen != last {
+                    eprintln!("targets: {seen:?}");
+                    last.clone_from(&seen);
+                }
+                (seen == wanted).then_some(())
+            },
+        )
         .await;
     }
 }
