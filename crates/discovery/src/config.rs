@@ -322,7 +322,10 @@ mod tests {
                 "--reloadurl: the URL is not an http or https URL",
             ),
             (&["--target", "/"], "--target: it is a folder"),
-            (&["-source=/etc/x", "-target=/etc/./x"], "--source: it is the target as well"),
+            (
+                &["-source=/etc/x", "-target=/etc/./x"],
+                "--source: it is the target as well",
+            ),
         ] {
             let error = config(flags).unwrap_err().to_string();
             assert!(error.starts_with(part), "{flags:?}: {error}");

@@ -78,14 +78,18 @@ async fn a_watch_from_an_old_version_lists_again_whichever_way_it_is_told() {
         // The end of the watch, what it misses, and the loss of history fall together.
         bench.api.lose_history(|| {
             bench.service("web", &[(two.address(), true)]);
-            bench.api.delete(SLICES, "demo", &format!("web-{}", one.address().port()));
+            bench
+                .api
+                .delete(SLICES, "demo", &format!("web-{}", one.address().port()));
         });
         bench.clients_are(&[(two.address(), &["b"])]).await;
         discovery
             .metric_is("api_errors_total{reason=\"expired\"}", |count| count >= 1.0)
             .await;
         let requests = bench.api.requests();
-        let lists = requests.iter().filter(|request| *request == "list endpointslices demo");
+        let lists = requests
+            .iter()
+            .filter(|request| *request == "list endpointslices demo");
         assert_eq!(lists.count(), 2, "{requests:?}");
     }
 }

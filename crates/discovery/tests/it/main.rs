@@ -21,3 +21,4 @@ mod proxies;
 mod reload;
 mod scale;
 mod support;
+mod tls;

@@ -6,3 +6,4 @@ pub mod bench;
 pub mod reloads;
 pub mod roster;
 pub mod server;
+pub mod tls;
