@@ -21,7 +21,7 @@ use pushprox_protocol::{Fqdn, ScrapeId, Target, timeout};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use crate::answer::Answer;
+use crate::answer::ScrapeAnswer;
 use crate::error::Failure;
 pub(crate) use state::Limits;
 use state::{Arrival, Parked, PollKey, State};
@@ -61,7 +61,7 @@ impl Outgoing {
 
 type HandOut = state::HandOut<Arc<Outgoing>>;
 type PollHandle = oneshot::Sender<Told>;
-type AnswerHandle = oneshot::Sender<Result<Answer, Failure>>;
+type AnswerHandle = oneshot::Sender<Result<ScrapeAnswer, Failure>>;
 
 #[derive(Debug)]
 enum Told {
@@ -154,7 +154,7 @@ impl Rendezvous {
         target: Target,
         scrape: Scrape,
         timeout: Duration,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<ScrapeAnswer, Failure> {
         let now = Instant::now();
         let deadline = now + timeout - timeout::answer_margin(timeout);
         let (handle, mut answer) = oneshot::channel();
@@ -338,7 +338,7 @@ impl Completion {
     }
 
     /// Sends the answer on its way to Prometheus. Whether Prometheus is still there.
-    pub(crate) fn answer(self, answer: Answer) -> bool {
+    pub(crate) fn answer(self, answer: ScrapeAnswer) -> bool {
         self.answer.send(Ok(answer)).is_ok()
     }
 
