@@ -130,7 +130,7 @@ async fn a_pull_that_fails_is_explained_in_the_reason() {
     let unknown = "http://nowhere.invalid/metrics";
     let _unknown = Client::start(&proxy.url(), unknown, "unknown.test", &[]);
     for (name, statuses, reason) in [
-        ("refused.test", &[502] as &[u16], "refused"),
+        ("refused.test", &[502u16] as &[u16], "refused"),
         ("silent.test", &[504], ""),
         // Where there is no resolver to ask, it is the time that ends the pull.
         ("unknown.test", &[502, 504], ""),
