@@ -47,7 +47,9 @@ async fn whatever_the_proxy_answers_the_client_polls_again_after_a_pause() {
     }
     // All is forgotten when the proxy has recovered.
     proxy.hand_out(&scrape("1", "", "10", "")).await;
-    assert!(proxy.push().await.status_line().contains("502"));
+    let push = proxy.push().await;
+    assert!(push.status_line().contains("502"));
+    push.answer("200 OK", "");
     client.stop().await;
 }
 
@@ -79,6 +81,7 @@ async fn a_proxy_that_is_down_is_waited_for() {
             .await
             .contains("level=info")
     );
+    proxy.push().await.answer("200 OK", "");
     client.stop().await;
 }
 
@@ -111,7 +114,7 @@ async fn an_agreed_wait_that_is_overdue_ends_the_poll_and_no_other() {
     let unknown = proxy.poll().await;
     time_passes(Duration::from_secs(3_600)).await;
     unknown.answer("200 OK", scrape("1", "", "10", ""));
-    proxy.push().await;
+    proxy.push().await.answer("200 OK", "");
     client.stop().await;
 }
 

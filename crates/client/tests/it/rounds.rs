@@ -116,14 +116,14 @@ async fn a_body_without_a_length_is_chunked_inside_and_outside() {
 
     // An HTTP/1.0 target ends its body with the connection.
     proxy.hand_out(&scrape("8", "", "10", "")).await;
-    let mut old = target.next().await;
-    old.head.clear();
-    old.reply("HTTP/1.0 200 Fine\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab");
+    let old = target.next().await;
+    old.reply_and_close("HTTP/1.0 200 Fine\r\n\r\nab");
     let push = proxy.push().await;
     assert_eq!(
         without_time(push.text()),
-        "HTTP/1.1 200 Fine\r\nContent-Length: 2\r\nId: 8\r\n\r\nab"
+        "HTTP/1.1 200 Fine\r\nId: 8\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
     );
+    push.answer("200 OK", "");
     client.stop().await;
 }
 
@@ -293,6 +293,7 @@ async fn redirects_are_pushed_and_not_followed() {
     assert_eq!(push.status_line(), "HTTP/1.1 302 Found");
     assert!(push.text().contains("Location: http://"), "{}", push.text());
     assert!(target.try_next().is_none());
+    push.answer("200 OK", "");
     client.stop().await;
 }
 

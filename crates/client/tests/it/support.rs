@@ -151,8 +151,14 @@ pub(crate) struct Request {
     pub(crate) body: Vec<u8>,
     /// Whether the body came to its end.
     pub(crate) is_whole: bool,
-    reply: oneshot::Sender<Vec<u8>>,
+    reply: oneshot::Sender<Reply>,
     gone: oneshot::Receiver<()>,
+}
+
+#[derive(Debug)]
+enum Reply {
+    More(Vec<u8>),
+    Last(Vec<u8>),
 }
 
 impl Request {
@@ -175,7 +181,12 @@ impl Request {
 
     /// Sends these bytes. Dropping a request instead closes its connection.
     pub(crate) fn reply(self, bytes: impl Into<Vec<u8>>) {
-        self.reply.send(bytes.into()).unwrap();
+        self.reply.send(Reply::More(bytes.into())).unwrap();
+    }
+
+    /// Sends these bytes and ends the connection.
+    pub(crate) fn reply_and_close(self, bytes: impl Into<Vec<u8>>) {
+        self.reply.send(Reply::Last(bytes.into())).unwrap();
     }
 
     /// Sends an answer with a length.
@@ -353,14 +364,16 @@ async fn serve_connection(
         sender.send(request).ok();
         let mut byte = [0];
         tokio::select! {
-            answer = answer => match answer {
-                Ok(bytes) => {
-                    if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
-                        return;
-                    }
+            answer = answer => {
+                let (bytes, is_last) = match answer {
+                    Ok(Reply::More(bytes)) => (bytes, false),
+                    Ok(Reply::Last(bytes)) => (bytes, true),
+                    Err(_) => return,
+                };
+                if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() || is_last {
+                    return;
                 }
-                Err(_) => return,
-            },
+            }
             read = stream.read(&mut byte) => {
                 assert!(matches!(read, Ok(0) | Err(_)), "a request came before the answer");
                 leave.send(()).ok();
