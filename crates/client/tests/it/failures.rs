@@ -3,7 +3,8 @@
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
-use crate::support::{Client, Peer, Proxy, Request, read_some, scrape, soon};
+use crate::peers::{Peer, Proxy, Request};
+use crate::support::{Client, read_some, scrape, soon};
 
 /// Lets a client pull from `url` and gives its push.
 async fn push_of(url: &str, seconds: &str) -> Request {
@@ -69,19 +70,6 @@ async fn a_target_that_hangs_is_given_up_on_before_the_scrape_is_over() {
 
 #[tokio::test]
 async fn a_target_without_tls_is_told() {
-    let mut target = Peer::start().await;
-    let url = format!("https://{}/metrics", target.address);
-    let answering = async {
-        // The bytes of a TLS handshake are no HTTP: the peer's reader finds no head, and closes.
-        target.next().await;
-    };
-    let push = tokio::select! {
-        push = push_of(&url, "2") => push,
-        () = answering => unreachable!("a handshake was read as a request"),
-    };
-    let line = push.status_line();
-    assert!(line.starts_with("HTTP/1.1 50"), "{line}");
-
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/metrics", listener.local_addr().unwrap());
     let speaking_http = async {

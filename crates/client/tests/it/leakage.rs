@@ -1,7 +1,8 @@
 //! Nothing of one leg reaches the other, the target is asked for nothing but its pull URL, and no
 //! secret is in the log.
 
-use crate::support::{Client, Log, Peer, Proxy, scrape};
+use crate::peers::{Peer, Proxy};
+use crate::support::{Client, Log, scrape};
 
 #[tokio::test]
 async fn secrets_stay_on_their_leg_and_out_of_the_log() {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::{Client, Log, Peer, Proxy, scrape, time_passes};
+use crate::peers::{Peer, Proxy};
+use crate::support::{Client, Log, scrape, time_passes};
 
 const QUICK: [&str; 2] = [
     "--proxy.retry.initial-wait=200ms",

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
-use crate::support::{Client, Peer, Proxy, read_some, recording, scrape, soon, time_passes};
+use crate::peers::{Peer, Proxy};
+use crate::support::{Client, read_some, recording, scrape, soon, time_passes};
 
 /// Takes the time that is left, which differs from run to run, out of a push, and puts the headers
 /// in order, which have none.
