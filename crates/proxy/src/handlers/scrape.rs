@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response};
 use http_body::{Frame, SizeHint};
-use http_body_util::Either;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use pushprox_daemon::respond;
 use pushprox_protocol::headers::{self, ID, SCRAPE_TIMEOUT};
@@ -19,17 +19,16 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::Proxy;
-use crate::answer::{Answer, BrokenPush, PushedBody};
-use crate::connection::Line;
+use crate::answer::{BrokenPush, PushedBody, ScrapeAnswer};
 use crate::error::Failure;
-use crate::router::Body;
+use crate::exchange::Line;
 
 /// Has the target scraped by its client.
 pub(crate) async fn handle(
     proxy: &Arc<Proxy>,
     line: &Arc<Line>,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> Response<Either<Full<Bytes>, ScrapeBody>> {
     let (head, _) = request.into_parts();
     let target = match head.method {
         Method::CONNECT => Err(Failure::Tunnel),
@@ -44,17 +43,15 @@ pub(crate) async fn handle(
     let id = ScrapeId::random();
     let mut report = Report::new(id, target.clone());
     // Whatever its client or Prometheus do, nothing of a scrape outlasts its time.
-    line.cut_at(report.started + timeout);
-    let method = head.method.clone();
+    line.end_at(report.started + timeout);
     let scrape = Scrape::new(head.method, head.uri, head.headers);
     match proxy.rendezvous.scrape(id, target, scrape, timeout).await {
         Ok(answer) => {
             proxy.metrics.proxied(answer.head.status);
             report.status = answer.head.status.as_u16();
-            respond_with(answer, &method, report, line.clone())
+            respond_with(answer, report, line.clone())
         }
         Err(failure) => {
-            line.keep();
             proxy.metrics.proxied(failure.status());
             report.end(&failure);
             respond::refusal(failure.status(), &failure.to_string()).map(Either::Left)
@@ -63,7 +60,11 @@ pub(crate) async fn handle(
 }
 
 /// Answers what is no scrape at all.
-fn refuse(proxy: &Proxy, failure: &Failure, uri: &http::Uri) -> Response<Body> {
+fn refuse(
+    proxy: &Proxy,
+    failure: &Failure,
+    uri: &http::Uri,
+) -> Response<Either<Full<Bytes>, ScrapeBody>> {
     // The host alone: the rest of a URI may have credentials in it.
     warn!(host = uri.host().unwrap_or_default(), outcome = %failure, "a scrape is refused");
     proxy.metrics.proxied(failure.status());
@@ -77,20 +78,23 @@ fn refuse(proxy: &Proxy, failure: &Failure, uri: &http::Uri) -> Response<Body> {
 
 /// The client's answer as Prometheus gets it.
 fn respond_with(
-    answer: Answer,
-    method: &Method,
+    answer: ScrapeAnswer,
     report: Report,
     line: Arc<Line>,
-) -> Response<Body> {
-    let Answer { head, body } = answer;
-    let has_length = matches!(head.framing(method), Ok(Framing::Length(_)));
+) -> Response<Either<Full<Bytes>, ScrapeBody>> {
+    let ScrapeAnswer {
+        head,
+        framing,
+        body,
+    } = answer;
     let mut headers = head.headers;
     headers::strip_hop_by_hop(&mut headers);
     headers.remove(ID);
     headers.remove(SCRAPE_TIMEOUT);
-    if !has_length {
+    if !matches!(framing, Framing::Length(_)) {
         headers.remove(CONTENT_LENGTH);
     }
+    line.partial(true);
     let body = ScrapeBody {
         body,
         report: Some(report),
@@ -134,7 +138,7 @@ impl http_body::Body for ScrapeBody {
                     report.end(error);
                 }
             }
-            None => self.line.keep(),
+            None => self.line.partial(false),
         }
         Poll::Ready(frame)
     }
@@ -151,7 +155,7 @@ impl http_body::Body for ScrapeBody {
 impl Drop for ScrapeBody {
     fn drop(&mut self) {
         if self.body.is_whole() {
-            self.line.keep();
+            self.line.partial(false);
             if let Some(report) = self.report.take() {
                 report.answered();
             }

@@ -21,7 +21,7 @@ use pushprox_protocol::{Fqdn, ScrapeId, Target, timeout};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use crate::answer::Answer;
+use crate::answer::ScrapeAnswer;
 use crate::error::Failure;
 pub(crate) use state::Limits;
 use state::{Arrival, Parked, PollKey, State};
@@ -61,7 +61,7 @@ impl Outgoing {
 
 type HandOut = state::HandOut<Arc<Outgoing>>;
 type PollHandle = oneshot::Sender<Told>;
-type AnswerHandle = oneshot::Sender<Result<Answer, Failure>>;
+type AnswerHandle = oneshot::Sender<Result<ScrapeAnswer, Failure>>;
 
 #[derive(Debug)]
 enum Told {
@@ -154,7 +154,7 @@ impl Rendezvous {
         target: Target,
         scrape: Scrape,
         timeout: Duration,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<ScrapeAnswer, Failure> {
         let now = Instant::now();
         let deadline = now + timeout - timeout::answer_margin(timeout);
         let (handle, mut answer) = oneshot::channel();
@@ -205,11 +205,14 @@ impl Rendezvous {
         })
     }
 
-    /// Every registered name, sorted.
+    /// Every registered name, in no order.
     pub(crate) fn names(&self) -> Vec<Fqdn> {
-        let mut names: Vec<Fqdn> = self.shared.state.lock().names().cloned().collect();
-        names.sort_unstable_by(|a, b| (a.host(), a.port()).cmp(&(b.host(), b.port())));
-        names
+        self.shared.state.lock().names().cloned().collect()
+    }
+
+    /// Changes with every change of the registered names.
+    pub(crate) fn names_version(&self) -> u64 {
+        self.shared.state.lock().names_version()
     }
 
     /// How many names are registered.
@@ -217,10 +220,12 @@ impl Rendezvous {
         self.shared.state.lock().name_count()
     }
 
-    /// Refuses polls and scrapes from now on, answers the scrapes that no client has in hand, and
-    /// waits until the others have ended.
+    /// Refuses polls and scrapes from now on, ends the parked polls and the scrapes that no client
+    /// has in hand, and waits until the other scrapes have ended.
     pub(crate) async fn drain(&self) {
-        self.shared.state.lock().drain();
+        // Told by being dropped, and not under the lock.
+        let over = self.shared.state.lock().drain(Instant::now());
+        drop(over);
         loop {
             let ended = self.shared.scrape_ended.notified();
             if self.shared.state.lock().scrape_count() == 0 {
@@ -338,7 +343,7 @@ impl Completion {
     }
 
     /// Sends the answer on its way to Prometheus. Whether Prometheus is still there.
-    pub(crate) fn answer(self, answer: Answer) -> bool {
+    pub(crate) fn answer(self, answer: ScrapeAnswer) -> bool {
         self.answer.send(Ok(answer)).is_ok()
     }
 

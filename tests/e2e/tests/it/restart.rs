@@ -74,13 +74,13 @@ async fn every_scrape_around_a_restart_has_one_answer_and_nothing_is_left_behind
     .await;
     let (now, new) = (proxy.daemon.memory(), fresh.daemon.memory());
     assert!(
-        now < new + 6 * MIB,
+        now < new + 4 * MIB,
         "{now} KiB after the load, {new} KiB when new"
     );
     for (client, busy) in clients.iter().zip(busy) {
         let now = client.daemon.memory();
         assert!(
-            now < busy + 4 * MIB,
+            now < busy + 2 * MIB,
             "{now} KiB after the load, {busy} KiB in it"
         );
     }

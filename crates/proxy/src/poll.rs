@@ -1,0 +1,332 @@
+//! `POST /poll`: a client registers its name and waits for work, on a bare socket.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use pushprox_protocol::Fqdn;
+use pushprox_protocol::fqdn::NameError;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
+
+use crate::Proxy;
+use crate::connection::drain;
+use crate::http1::answer::Answer;
+use crate::http1::body::{BrokenBody, RequestBody};
+use crate::http1::request::Request;
+use crate::http1::socket::Socket;
+use crate::rendezvous::{ParkedPoll, PollEnd};
+
+/// Why a poll is not parked.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the name in the body of a poll is longer than {MAX_NAME} bytes")]
+    TooLarge,
+    #[error("the body of the poll did not come within {} s", BODY_TIMEOUT.as_secs())]
+    TooSlow,
+    #[error(transparent)]
+    Body(#[from] BrokenBody),
+    #[error("cannot register this name: it is not text")]
+    NotText,
+    #[error("cannot register this name: {0}")]
+    Name(#[from] NameError),
+    #[error("no more names can be registered here now")]
+    Full,
+}
+
+/// How long a poll may wait, and by whose wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// As long as it takes: what Go clients expect.
+    Forever,
+    /// By the operator's `--poll.max-wait`.
+    Limited(Duration),
+    /// By the client's own `Prefer`, in seconds.
+    Preferred(u32),
+}
+
+/// A poll that is parked: its socket, and what its answer needs to know of it.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    socket: Socket,
+    poll: ParkedPoll,
+    wait: Wait,
+    keep_alive: bool,
+    since: Instant,
+}
+
+/// What serves a poll that could not be parked at once, to its end.
+type Later<'a> = Pin<Box<dyn Future<Output = Option<Socket>> + Send + 'a>>;
+
+/// Registers a poll's name and parks it. What cannot be done at once, since the name is still on its
+/// way or is refused, is left to a future of its own: the room for it is not to be kept by those
+/// that wait.
+pub(crate) fn accept<'a>(
+    socket: Socket,
+    request: Request,
+    preferred: Option<u32>,
+    proxy: &'a Arc<Proxy>,
+) -> Result<Parked, Later<'a>> {
+    let since = Instant::now();
+    let wait = Wait::granted(preferred, proxy.poll_max_wait);
+    let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
+    let name = body.take_if_arrived().map(|pieces| name_in(&pieces));
+    let admit = move |name: Fqdn, body: RequestBody| {
+        let parked = proxy.rendezvous.park(&name, wait.duration());
+        let Some(poll) = parked else {
+            return Err(body);
+        };
+        let mut socket = body.into_socket();
+        socket.settle(&proxy.buffers);
+        Ok(Parked {
+            socket,
+            poll,
+            wait,
+            keep_alive: request.keep_alive,
+            since,
+        })
+    };
+    let refused = match name {
+        Some(Ok(name)) => match admit(name, body) {
+            Ok(parked) => return Ok(parked),
+            Err(body) => (Refusal::Full, body),
+        },
+        Some(Err(refusal)) => (refusal, body),
+        None => {
+            return Err(Box::pin(async move {
+                let (refusal, body) = match read_name(&mut body, &request).await {
+                    Ok(name) => match admit(name, body) {
+                        Ok(parked) => return park(parked, proxy).await,
+                        Err(body) => (Refusal::Full, body),
+                    },
+                    Err(refusal) => (refusal, body),
+                };
+                refuse(body, refusal, &request, since, proxy).await
+            }));
+        }
+    };
+    Err(Box::pin(async move {
+        let (refusal, body) = refused;
+        refuse(body, refusal, &request, since, proxy).await
+    }))
+}
+
+/// Waits for the end of a parked poll and answers it. The socket comes back where more requests may
+/// follow on it.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn would keep its argument twice for as long as the poll is parked"
+)]
+pub(crate) fn park(
+    mut parked: Parked,
+    proxy: &Proxy,
+) -> impl Future<Output = Option<Socket>> + Send {
+    async move {
+        let end = tokio::select! {
+            biased;
+            // First, so that a client that has left is not handed anything.
+            () = left(&mut parked.socket, proxy) => return None,
+            end = parked.poll.end() => end,
+        };
+        let (status, bytes, handed_out) = match end {
+            PollEnd::HandedOut(handed_out) => {
+                let bytes = parked.head(StatusCode::OK).text(&handed_out.encode());
+                (StatusCode::OK, bytes, Some(handed_out))
+            }
+            PollEnd::WaitIsOver => match parked.wait {
+                Wait::Preferred(_) => {
+                    let status = StatusCode::NO_CONTENT;
+                    (status, parked.head(status).without_body(), None)
+                }
+                Wait::Forever | Wait::Limited(_) => {
+                    let status = StatusCode::REQUEST_TIMEOUT;
+                    let bytes = parked.head(status).text(b"no scrape came in time\n");
+                    (status, bytes, None)
+                }
+            },
+            // Clients poll again at once on another connection, and so find another proxy or this
+            // one's successor: they take a closed connection better than any answer.
+            PollEnd::ShuttingDown => return None,
+        };
+        if let Err(error) = parked.socket.write(&bytes).await {
+            debug!(%error, "cannot answer a poll");
+            return None;
+        }
+        if let Some(handed_out) = handed_out {
+            handed_out.delivered();
+        }
+        proxy.metrics.poll_ended(status, parked.since.elapsed());
+        if parked.keep_alive {
+            return Some(parked.socket);
+        }
+        // The answer is out; a client that does not take the end of the connection is left alone.
+        parked.socket.shutdown().await.ok();
+        None
+    }
+}
+
+impl Parked {
+    fn head(&self, status: StatusCode) -> Answer {
+        let answer = Answer::new(status, self.keep_alive);
+        match self.wait {
+            Wait::Preferred(seconds) => {
+                answer.header("Preference-Applied", &format!("wait={seconds}"))
+            }
+            Wait::Forever | Wait::Limited(_) => answer,
+        }
+    }
+}
+
+/// Ends when the client does, or when it sends more than any client does while it waits. What it
+/// sends early is kept for its turn.
+async fn left(socket: &mut Socket, proxy: &Proxy) {
+    while socket.ahead().len() < MAX_READ_AHEAD {
+        match poll_fn(|cx| socket.poll_fill(cx, &proxy.buffers)).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => socket.settle(&proxy.buffers),
+        }
+    }
+}
+
+/// Tells a client what is wrong, after a pause.
+async fn refuse(
+    body: RequestBody,
+    refusal: Refusal,
+    request: &Request,
+    since: Instant,
+    proxy: &Proxy,
+) -> Option<Socket> {
+    if proxy.draining.is_cancelled() {
+        return None;
+    }
+    debug!(error = %refusal, "a poll is refused");
+    let (mut socket, is_drained) = drain(body).await;
+    // The fork's client polls again at once, thousands of times a second, as long as it is refused.
+    sleep(REFUSAL_PAUSE).await;
+    let keep_alive = request.keep_alive && is_drained;
+    let status = refusal.status();
+    let bytes = Answer::new(status, keep_alive).text(format!("{refusal}\n").as_bytes());
+    proxy.metrics.poll_ended(status, since.elapsed());
+    socket.write(&bytes).await.ok()?;
+    if keep_alive {
+        return Some(socket);
+    }
+    socket.shutdown().await.ok();
+    None
+}
+
+async fn read_name(body: &mut RequestBody, request: &Request) -> Result<Fqdn, Refusal> {
+    if body
+        .remaining()
+        .is_some_and(|length| length > MAX_NAME as u64)
+    {
+        return Err(Refusal::TooLarge);
+    }
+    let reading = async {
+        if request.expects_continue {
+            body.go_on().await.map_err(BrokenBody::from)?;
+        }
+        let (mut pieces, mut length) = (Vec::new(), 0);
+        while let Some(piece) = body.piece().await? {
+            length += piece.len();
+            if length > MAX_NAME {
+                return Err(Refusal::TooLarge);
+            }
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    };
+    let pieces = timeout(BODY_TIMEOUT, reading)
+        .await
+        .map_err(|_| Refusal::TooSlow)??;
+    name_in(&pieces)
+}
+
+fn name_in(pieces: &[Bytes]) -> Result<Fqdn, Refusal> {
+    let joined;
+    let bytes = match pieces {
+        [piece] => piece,
+        pieces => {
+            joined = Bytes::from(pieces.concat());
+            &joined
+        }
+    };
+    if bytes.len() > MAX_NAME {
+        return Err(Refusal::TooLarge);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotText)?;
+    Ok(text.parse()?)
+}
+
+impl Wait {
+    /// The wait that is granted where a client prefers one, and the operator may limit it.
+    fn granted(preferred: Option<u32>, limit: Option<Duration>) -> Self {
+        match (preferred, limit) {
+            // A poll that waits for nothing at all would be a busy loop.
+            (Some(seconds @ 1..), None) => Self::Preferred(seconds.min(MAX_WAIT)),
+            (Some(seconds @ 1..), Some(limit)) => {
+                let limit = u32::try_from(limit.as_secs()).unwrap_or(MAX_WAIT).max(1);
+                Self::Preferred(seconds.min(limit).min(MAX_WAIT))
+            }
+            (_, Some(limit)) => Self::Limited(limit),
+            (_, None) => Self::Forever,
+        }
+    }
+
+    fn duration(self) -> Option<Duration> {
+        match self {
+            Self::Forever => None,
+            Self::Limited(limit) => Some(limit),
+            Self::Preferred(seconds) => Some(Duration::from_secs(seconds.into())),
+        }
+    }
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Body(_) | Self::NotText | Self::Name(_) => StatusCode::BAD_REQUEST,
+            Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// A name and the white space around it.
+const MAX_NAME: usize = 1024;
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+/// A day: clients that wish for more get this.
+const MAX_WAIT: u32 = 24 * 60 * 60;
+/// What a client may send ahead of its poll's answer: a request or two of its own kind.
+const MAX_READ_AHEAD: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_is_the_clients_within_the_operators_limit() {
+        let limit = Some(Duration::from_secs(30));
+        for (preferred, limit, wait) in [
+            (None, None, Wait::Forever),
+            (None, limit, Wait::Limited(Duration::from_secs(30))),
+            (Some(45), None, Wait::Preferred(45)),
+            (Some(45), limit, Wait::Preferred(30)),
+            (Some(10), limit, Wait::Preferred(10)),
+            (Some(10), Some(Duration::from_millis(5)), Wait::Preferred(1)),
+            (Some(0), None, Wait::Forever),
+            (Some(u32::MAX), None, Wait::Preferred(86_400)),
+        ] {
+            assert_eq!(
+                Wait::granted(preferred, limit),
+                wait,
+                "{preferred:?} {limit:?}"
+            );
+        }
+    }
+}
