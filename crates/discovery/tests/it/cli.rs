@@ -7,6 +7,7 @@ use pushprox_testkit::wait::until;
 
 use crate::support::api::{ENDPOINTS, SLICES};
 use crate::support::bench::{Bench, SOON};
+use crate::support::mounts::with_mounts;
 use crate::support::roster::Roster;
 
 #[tokio::test]
@@ -91,6 +92,29 @@ async fn outside_a_cluster_a_kubeconfig_is_needed() {
         "{}",
         outcome.stderr
     );
+}
+
+#[tokio::test]
+async fn in_a_pod_its_service_account_is_enough() {
+    let bench = Bench::new().await;
+    let one = Roster::of(&["a"]).await;
+    bench.service("web", &[(one.address(), true)]);
+    let command = bench.command(&["--kubeconfig="]);
+    let mut program = process::command(command.as_std().get_program());
+    let flags = command.as_std().get_args();
+    program.args(flags.filter(|flag| *flag != "--kubeconfig="));
+    let script = format!(
+        "mount -t tmpfs none /run; account=/run/secrets/kubernetes.io/serviceaccount; mkdir -p $account; \
+         cp {folder}/ca.crt {folder}/token $account; printf demo > $account/namespace; \
+         export KUBERNETES_SERVICE_HOST=127.0.0.1 KUBERNETES_SERVICE_PORT={port}",
+        folder = bench.path().display(),
+        port = bench.api.address.port()
+    );
+    let Some(command) = with_mounts(&script, &program) else {
+        return;
+    };
+    let _discovery = process::Daemon::start("discovery", command);
+    bench.clients_are(&[(one.address(), &["a"])]).await;
 }
 
 #[tokio::test]

@@ -2,13 +2,13 @@
 //! brings everything to its end.
 
 use std::path::PathBuf;
-use std::process::Command as StdCommand;
 use std::time::Duration;
 
-use pushprox_testkit::process::{self, Daemon};
+use pushprox_testkit::process::Daemon;
 use pushprox_testkit::wait::{idle, until};
 
 use crate::support::bench::{Bench, SOON, clients_of};
+use crate::support::mounts::with_mounts;
 use crate::support::roster::Roster;
 
 /// A base that takes a while to be written, told apart by its number.
@@ -170,40 +170,13 @@ struct SmallDisk {
 
 /// Discovery with 64 KiB for its SD files. None, outside of CI, where there cannot be a mount.
 async fn small_disk(bench: &Bench) -> Option<SmallDisk> {
-    let ways: [&[&str]; 3] = [
-        &["unshare", "--mount"],
-        &["unshare", "--user", "--map-root-user", "--mount"],
-        &["sudo", "-n", "--preserve-env", "unshare", "--mount"],
-    ];
-    let can = |way: &&&[&str]| {
-        let mut trial = StdCommand::new(way[0]);
-        trial
-            .args(&way[1..])
-            .args(["mount", "-t", "tmpfs", "none", "/mnt"]);
-        trial.output().is_ok_and(|output| output.status.success())
-    };
-    let Some(way) = ways.iter().find(can) else {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "there can be no mounts, and in CI this is not left out"
-        );
-        eprintln!("left out: there can be no mounts");
-        return None;
-    };
     let (sd, pid) = (bench.path().join("sd"), bench.path().join("pid"));
     let script = format!(
-        "mount -t tmpfs -o size=64k none {} && echo $$ > {}.new && mv {}.new {} && exec \"$0\" \"$@\"",
+        "mount -t tmpfs -o size=64k none {}; echo $$ > {pid}.new; mv {pid}.new {pid}",
         sd.display(),
-        pid.display(),
-        pid.display(),
-        pid.display()
+        pid = pid.display()
     );
-    let discovery = bench.command(&[]);
-    let mut command = process::command(way[0]);
-    command.args(&way[1..]).args(["sh", "-c", &script]);
-    command
-        .arg(discovery.as_std().get_program())
-        .args(discovery.as_std().get_args());
+    let command = with_mounts(&script, &bench.command(&[]))?;
     let daemon = Daemon::start("discovery", command);
     let pid = until("its id", SOON, async || std::fs::read_to_string(&pid).ok()).await;
     let folder = PathBuf::from(format!("/proc/{}/root{}", pid.trim(), sd.display()));

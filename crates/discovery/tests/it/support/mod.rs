@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod bench;
+pub mod mounts;
 pub mod reloads;
 pub mod roster;
 pub mod server;
