@@ -99,7 +99,7 @@ async fn watches_that_end_in_time_are_continued_without_a_list() {
     let bench = Bench::new().await;
     let one = Roster::of(&["a"]).await;
     bench.service("web", &[(one.address(), true)]);
-    let _discovery = bench.start(&[]).await;
+    let discovery = bench.start(&[]).await;
     bench.clients_are(&[(one.address(), &["a"])]).await;
     for _ in 0..3 {
         let watches = || {
@@ -117,6 +117,12 @@ async fn watches_that_end_in_time_are_continued_without_a_list() {
         })
         .await;
     }
+    // A watch that begins is a sign of life, also where nothing ever happens.
+    idle(Duration::from_secs(3)).await;
+    let age = "kubernetes_contact_age_seconds";
+    assert!(discovery.metric(age).await.unwrap() >= 3.0);
+    bench.api.end_watches();
+    discovery.metric_is(age, |age| age < 2.0).await;
     // Bookmarks keep the version young: other objects change, then history is forgotten.
     bench.api.apply(
         SLICES,
