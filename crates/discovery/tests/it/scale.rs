@@ -19,10 +19,12 @@ fn name(proxy: usize, client: usize) -> String {
     format!("client-{client:04}.site-{proxy:02}.example.org:9100")
 }
 
+/// When each file was written. Temporary files are on their way to be one.
 fn times(bench: &Bench) -> BTreeMap<PathBuf, SystemTime> {
     let files = bench
         .sd_files()
         .into_iter()
+        .filter(|name| !name.starts_with('.'))
         .map(|name| bench.path().join("sd").join(name));
     let time = |path: PathBuf| {
         let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
