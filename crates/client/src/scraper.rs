@@ -45,7 +45,7 @@ impl Scraper {
         if method != Method::GET && method != Method::HEAD {
             return Err(PullError::Method(method.clone()));
         }
-        let url = self.url.for_scrape(instruction.uri.query());
+        let url = self.url.for_scrape(instruction.query());
         let within = deadline.saturating_duration_since(Instant::now());
         let mut headers = self.headers(instruction);
         headers.insert(SCRAPE_TIMEOUT_SECONDS, timeout::format(within));
