@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use pushprox_daemon::{Shutdown, cli, exit, logging};
+use pushprox_daemon::{Shutdown, cli, exit, file_limit, logging};
 use pushprox_proxy::cli::Args;
 use pushprox_proxy::{Config, run};
 use tracing::info;
@@ -18,6 +18,7 @@ async fn main() -> ExitCode {
 async fn start(args: &Args) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.signals().context("cannot handle signals")?;
+    file_limit::raise();
     let mut listeners = Vec::new();
     for address in &args.listen {
         let listener = address.bind().await?;

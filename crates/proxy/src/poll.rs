@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use crate::Proxy;
-use crate::connection::{drain, left};
+use crate::connection::{left, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
 use crate::http1::request::Request;
@@ -132,6 +132,8 @@ pub(crate) fn park(
             end = parked.poll.end() => end,
         };
         let (status, bytes, handed_out) = match end {
+            // Dropped, the hand-out goes to a client that is still there.
+            PollEnd::HandedOut(_) if parked.socket.stream().is_gone() => return None,
             PollEnd::HandedOut(handed_out) => {
                 let bytes = parked.head(StatusCode::OK).text(&handed_out.encode());
                 (StatusCode::OK, bytes, Some(handed_out))
@@ -192,19 +194,13 @@ async fn refuse(
         return None;
     }
     debug!(error = %refusal, "a poll is refused");
-    let (mut socket, is_drained) = drain(body).await;
     // The fork's client polls again at once, thousands of times a second, as long as it is refused.
     sleep(REFUSAL_PAUSE).await;
-    let keep_alive = request.keep_alive && is_drained;
     let status = refusal.status();
-    let bytes = Answer::new(status, keep_alive).text(format!("{refusal}\n").as_bytes());
+    let text = format!("{refusal}\n");
+    let answer = |keep_alive| Answer::new(status, keep_alive).text(text.as_bytes());
     proxy.metrics.poll_ended(status, since.elapsed());
-    socket.write(&bytes).await.ok()?;
-    if keep_alive {
-        return Some(socket);
-    }
-    socket.shutdown().await.ok();
-    None
+    refuse_body(body, request.keep_alive, answer, proxy).await
 }
 
 async fn read_name(body: &mut RequestBody, request: &Request) -> Result<Fqdn, Refusal> {

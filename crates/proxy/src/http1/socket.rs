@@ -1,11 +1,13 @@
 //! A peer's socket, and what has been read from it ahead of its use.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -17,12 +19,23 @@ use super::buffers::Buffers;
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
     /// Makes the coming close a reset, which no peer can take for a good end.
     fn reset(&self);
+
+    /// Whether the peer has left, as the system knows it now. The runtime learns of it with its next
+    /// events, which may be too late for one who is about to write.
+    fn is_gone(&self) -> bool;
 }
 
 impl Stream for TcpStream {
     fn reset(&self) {
         // A socket that is broken already needs no reset.
         self.set_zero_linger().ok();
+    }
+
+    fn is_gone(&self) -> bool {
+        match SockRef::from(self).peek(&mut [MaybeUninit::uninit()]) {
+            Ok(waiting) => waiting == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
     }
 }
 
@@ -159,6 +172,10 @@ mod tests {
 
     impl Stream for DuplexStream {
         fn reset(&self) {}
+
+        fn is_gone(&self) -> bool {
+            false
+        }
     }
 
     #[tokio::test]
