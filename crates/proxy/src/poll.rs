@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use pushprox_protocol::Fqdn;
 use pushprox_protocol::fqdn::NameError;
@@ -214,20 +214,20 @@ async fn read_name(body: &mut RequestBody, request: &Request) -> Result<Fqdn, Re
         if request.expects_continue {
             body.go_on().await.map_err(BrokenBody::from)?;
         }
-        let (mut pieces, mut length) = (Vec::new(), 0);
+        // Copied, so that a slow sender does not keep a whole buffer.
+        let mut name = BytesMut::new();
         while let Some(piece) = body.piece().await? {
-            length += piece.len();
-            if length > MAX_NAME {
+            if name.len() + piece.len() > MAX_NAME {
                 return Err(Refusal::TooLarge);
             }
-            pieces.push(piece);
+            name.extend_from_slice(&piece);
         }
-        Ok(pieces)
+        Ok(name.freeze())
     };
-    let pieces = timeout(BODY_TIMEOUT, reading)
+    let name = timeout(BODY_TIMEOUT, reading)
         .await
         .map_err(|_| Refusal::TooSlow)??;
-    name_in(&pieces)
+    name_in(&[name])
 }
 
 fn name_in(pieces: &[Bytes]) -> Result<Fqdn, Refusal> {
