@@ -1,0 +1,142 @@
+//! The table: a row for each goal, with its figure and verdict, for people and as JSON.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+/// All that a run has found.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) rows: Vec<Row>,
+}
+
+/// One goal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Row {
+    /// What `--only` calls it.
+    pub(crate) row: String,
+    pub(crate) figure: String,
+    pub(crate) goal: String,
+    /// What was measured, to be compared with the limit.
+    pub(crate) value: Option<f64>,
+    pub(crate) limit: f64,
+    /// The unit of both.
+    pub(crate) unit: String,
+    pub(crate) verdict: Verdict,
+    /// The least and the most of several rounds.
+    pub(crate) spread: Option<(f64, f64)>,
+    /// What else was measured on the way, in words.
+    pub(crate) details: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    Met,
+    Missed,
+    /// It could not be measured, or something went wrong on the way.
+    Failed,
+}
+
+impl Row {
+    /// A row that is met when `value` is at most `limit`.
+    pub(crate) fn new(row: &str, figure: &str, value: f64, limit: f64, unit: &str) -> Self {
+        Self {
+            row: row.to_owned(),
+            figure: figure.to_owned(),
+            goal: format!("≤ {}", quantity(limit, unit)),
+            value: Some(value),
+            limit,
+            unit: unit.to_owned(),
+            verdict: match value <= limit {
+                true => Verdict::Met,
+                false => Verdict::Missed,
+            },
+            spread: None,
+            details: Vec::new(),
+        }
+    }
+
+    pub(crate) fn failed(row: &str, error: &anyhow::Error) -> Self {
+        Self {
+            row: row.to_owned(),
+            figure: row.to_owned(),
+            goal: String::new(),
+            value: None,
+            limit: 0.0,
+            unit: String::new(),
+            verdict: Verdict::Failed,
+            spread: None,
+            details: vec![format!("{error:#}")],
+        }
+    }
+
+    pub(crate) fn spread(mut self, values: &[f64]) -> Self {
+        self.spread = Some((
+            values.iter().copied().fold(f64::INFINITY, f64::min),
+            values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        ));
+        self
+    }
+
+    pub(crate) fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.details.push(detail.into());
+        self
+    }
+
+    /// One line of the table, and the details below it.
+    pub(crate) fn text(&self) -> String {
+        let value = self
+            .value
+            .map_or_else(|| "–".to_owned(), |value| quantity(value, &self.unit));
+        let spread = self.spread.map_or_else(String::new, |(least, most)| {
+            format!("{} – {}", quantity(least, ""), quantity(most, ""))
+        });
+        let verdict = match self.verdict {
+            Verdict::Met => "met",
+            Verdict::Missed => "MISSED",
+            Verdict::Failed => "FAILED",
+        };
+        let mut text = format!(
+            "{:<64} {:>12} {:>12} {:>15}  {verdict}",
+            self.figure, self.goal, value, spread
+        );
+        for detail in &self.details {
+            write!(text, "\n    {}", detail.replace('\n', "\n    ")).ok();
+        }
+        text
+    }
+}
+
+/// The heads of the table's columns.
+pub(crate) fn heads() -> String {
+    format!(
+        "{:<64} {:>12} {:>12} {:>15}  verdict",
+        "figure", "goal", "measured", "rounds"
+    )
+}
+
+fn quantity(value: f64, unit: &str) -> String {
+    let number = match value.abs() {
+        v if v >= 1000.0 => format!("{value:.0}"),
+        v if v >= 20.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    };
+    match unit {
+        "" => number,
+        "×" => format!("{number} ×"),
+        _ => format!("{number} {unit}"),
+    }
+}
+
+/// The middle of some values.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match (sorted.get(middle), sorted.get(middle.wrapping_sub(1))) {
+        (Some(upper), Some(lower)) if sorted.len() % 2 == 0 => f64::midpoint(*upper, *lower),
+        (Some(middle), _) => *middle,
+        _ => f64::NAN,
+    }
+}

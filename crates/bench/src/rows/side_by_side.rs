@@ -1,0 +1,93 @@
+//! CPU per scrape of the proxy and of the least relay, under the same load in turn.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Bench, RowName, Side, all, ratios, words};
+use crate::payload::Payload;
+use crate::relay::Round;
+use crate::report::{Row, median};
+
+/// A load, and the goal under it.
+struct Case {
+    figure: &'static str,
+    size: usize,
+    clients: usize,
+    load: Load,
+    round: Duration,
+    warm_up: Duration,
+    limit: f64,
+}
+
+#[derive(Clone, Copy)]
+enum Load {
+    AtOnce(usize),
+    PerSecond(u32),
+}
+
+/// Measures one of these rows.
+pub(super) fn measure(bench: &Bench, name: RowName) -> anyhow::Result<Row> {
+    let case = case(name);
+    let payload = Rc::new(Payload::new(case.size));
+    let mut proxy = bench.proxy_side(case.clients, &payload)?;
+    let mut least = bench.least_side(case.clients, &payload)?;
+    let among = all(case.clients);
+    for side in [&mut proxy, &mut least] {
+        side.load(case.load, &among, case.warm_up)?;
+    }
+    let mut rounds = Vec::new();
+    for _ in 0..bench.rounds {
+        rounds.push((
+            proxy.load(case.load, &among, case.round)?,
+            least.load(case.load, &among, case.round)?,
+        ));
+    }
+    let ratios = ratios(&rounds);
+    Ok(
+        Row::new(name.name(), case.figure, median(&ratios), case.limit, "×")
+            .spread(&ratios)
+            .detail(words("proxy", rounds.iter().map(|(proxy, _)| proxy)))
+            .detail(words("least relay", rounds.iter().map(|(_, least)| least))),
+    )
+}
+
+fn case(name: RowName) -> Case {
+    let case = Case {
+        figure: "CPU per scrape, 20 kB, 16 at once ÷ least relay",
+        size: 20_000,
+        clients: 100,
+        load: Load::AtOnce(16),
+        round: Duration::from_millis(800),
+        warm_up: Duration::from_millis(500),
+        limit: 1.5,
+    };
+    match name {
+        RowName::Open => Case {
+            figure: "CPU per scrape, 20 kB, 2,000 clients, 500/s ÷ least relay",
+            clients: 2000,
+            load: Load::PerSecond(500),
+            round: Duration::from_millis(2500),
+            // Each client is scraped once, so that it has opened its second connection.
+            warm_up: Duration::from_secs(4),
+            limit: 1.6,
+            ..case
+        },
+        RowName::Cpu500 => Case {
+            figure: "CPU per scrape, 500 kB, 16 at once ÷ least relay",
+            size: 500_000,
+            limit: 1.3,
+            ..case
+        },
+        _ => case,
+    }
+}
+
+impl Side {
+    fn load(&mut self, load: Load, among: &[u32], duration: Duration) -> anyhow::Result<Round> {
+        let Self { relay, fleet } = self;
+        relay.under(|| match load {
+            Load::AtOnce(count) => fleet.closed(count, among, duration),
+            Load::PerSecond(rate) => fleet.open_loop(rate, among, duration),
+        })
+    }
+}
