@@ -91,7 +91,9 @@ mod tests {
         let memory = account.memory().unwrap();
         let mut block = vec![0_u8; 32 << 20];
         for round in 0..4_u8 {
-            block.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(3) ^ round);
+            block
+                .iter_mut()
+                .for_each(|byte| *byte = byte.wrapping_mul(3) ^ round);
         }
         assert!(account.memory().unwrap() >= memory + (30 << 20));
         assert!(account.cpu().unwrap() > before);

@@ -57,7 +57,7 @@ pub(crate) struct RunArgs {
     pub(crate) clients: usize,
 
     /// How often each side is measured in turn
-    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    #[arg(long, value_name = "COUNT", default_value_t = 12)]
     pub(crate) rounds: usize,
 
     /// How many connections a client uses

@@ -11,7 +11,7 @@ pub(crate) struct Answers {
 }
 
 /// What has been read of an answer.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part<'a> {
     Head { status: u16, reason: &'a str },
     Data(&'a [u8]),
@@ -90,11 +90,16 @@ impl Body {
         for header in headers {
             let value = std::str::from_utf8(header.value)?.trim();
             if header.name.eq_ignore_ascii_case("transfer-encoding") {
-                ensure!(value.eq_ignore_ascii_case("chunked"), "an answer's body is {value}");
+                ensure!(
+                    value.eq_ignore_ascii_case("chunked"),
+                    "an answer's body is {value}"
+                );
                 return Ok(Self::ChunkSize(Vec::new()));
             }
             if header.name.eq_ignore_ascii_case("content-length") {
-                return Ok(Self::Length(value.parse().context("a content length is no number")?));
+                return Ok(Self::Length(
+                    value.parse().context("a content length is no number")?,
+                ));
             }
         }
         bail!("an answer tells no length")
@@ -133,7 +138,8 @@ impl Body {
                         return Ok(false);
                     }
                     let text = std::str::from_utf8(line)?.trim();
-                    let length = u64::from_str_radix(text, 16).context("a chunk tells no length")?;
+                    let length =
+                        u64::from_str_radix(text, 16).context("a chunk tells no length")?;
                     *self = match length {
                         0 => Self::Trailer(Vec::new()),
                         _ => Self::Chunk(length),
@@ -159,7 +165,9 @@ fn pass(
     bytes: &mut &[u8],
     each: &mut impl FnMut(Part<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+    let here = usize::try_from(*left)
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
     let (data, rest) = bytes.split_at(here);
     *bytes = rest;
     *left -= here as u64;

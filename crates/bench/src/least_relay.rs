@@ -22,7 +22,7 @@ struct LeastRelay {
     /// The connections that wait, found by the name that each holds.
     parked: HashTable<u32>,
     /// Scrapes whose client is just between two polls.
-    waiting: HashMap<Box<[u8]>, VecDeque<(u32, Vec<u8>)>>,
+    waiting: HashMap<Box<[u8]>, VecDeque<Scrape>>,
     /// An instruction while it is put together.
     instruction: Vec<u8>,
 }
@@ -39,8 +39,14 @@ enum State {
     Idle,
     Parked(Box<[u8]>),
     /// A push, with this many bytes still to come.
-    Pushing { scrape: u32, left: u32 },
+    Pushing {
+        scrape: u32,
+        left: u32,
+    },
 }
+
+/// A scrape that waits: its connection, and what it says.
+type Scrape = (u32, Vec<u8>);
 
 /// What a peer did not take at once.
 #[derive(Debug)]
@@ -151,9 +157,9 @@ impl LeastRelay {
     fn scrape(&mut self, index: u32, bytes: &[u8]) -> Option<()> {
         let behind_scheme = bytes.get(b"GET http://".len()..)?;
         let name = behind_scheme.get(..memchr::memchr2(b':', b'/', behind_scheme)?)?;
-        let found = self.parked.find_entry(hash(name), |parked| {
-            holds(&self.connections, *parked, name)
-        });
+        let found = self
+            .parked
+            .find_entry(hash(name), |parked| holds(&self.connections, *parked, name));
         match found {
             Ok(entry) => {
                 let (parked, _) = entry.remove();
@@ -291,13 +297,18 @@ impl LeastRelay {
     }
 
     fn close(&mut self, index: u32) {
-        let Some(connection) = self.connections.get_mut(index as usize).and_then(Option::take)
+        let Some(connection) = self
+            .connections
+            .get_mut(index as usize)
+            .and_then(Option::take)
         else {
             return;
         };
         self.free.push(index);
         if let State::Parked(name) = &connection.state
-            && let Ok(entry) = self.parked.find_entry(hash(name), |parked| *parked == index)
+            && let Ok(entry) = self
+                .parked
+                .find_entry(hash(name), |parked| *parked == index)
         {
             entry.remove();
         }
@@ -347,4 +358,4 @@ fn hash(name: &[u8]) -> u64 {
 const LISTENER: u64 = u64::MAX;
 
 /// A message of 500 kB comes in few reads, and the buffer still stays in the processor's cache.
-const BUFFER: usize = 256 * 1024;
+const BUFFER: usize = 128 * 1024;

@@ -63,7 +63,11 @@ fn run(args: &RunArgs, files: usize) -> anyhow::Result<ExitCode> {
         per_client: args.connections,
         inner: args.inner,
     };
-    ensure!(bench.proxy.exists(), "there is no {}", bench.proxy.display());
+    ensure!(
+        bench.proxy.exists(),
+        "there is no {}",
+        bench.proxy.display()
+    );
     ensure!(
         bench.clients >= 1000 && bench.clients + SPARE_FILES <= files,
         "--clients must be from 1000 to {}: a process may open {files} files here",
@@ -77,7 +81,10 @@ fn run(args: &RunArgs, files: usize) -> anyhow::Result<ExitCode> {
     let report = bench.run(&wanted, |row| println!("{}", row.text()));
     let json = args.json.clone().unwrap_or_else(|| {
         let target = here.parent().and_then(std::path::Path::parent);
-        target.map_or_else(|| PathBuf::from("bench.json"), |target| target.join("bench.json"))
+        target.map_or_else(
+            || PathBuf::from("bench.json"),
+            |target| target.join("bench.json"),
+        )
     });
     std::fs::write(&json, serde_json::to_vec_pretty(&report)?)
         .with_context(|| format!("cannot write {}", json.display()))?;
@@ -100,9 +107,9 @@ fn raise_file_limit() -> anyhow::Result<usize> {
         },
     )
     .context("cannot raise the limit of open files")?;
-    Ok(limit
-        .maximum
-        .map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX)))
+    Ok(limit.maximum.map_or(usize::MAX, |files| {
+        usize::try_from(files).unwrap_or(usize::MAX)
+    }))
 }
 
 /// Descriptors for the second connections of those that are scraped, for scrapers, and for a small

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 /// What to wait for on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,8 +85,9 @@ impl Poller {
             let flags = event.flags;
             Ready {
                 token: event.data.u64(),
-                readable: flags
-                    .intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP),
+                readable: flags.intersects(
+                    EventFlags::IN | EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP,
+                ),
                 writable: flags.contains(EventFlags::OUT),
             }
         }));

@@ -35,7 +35,10 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let stderr = child.stderr.take().context("the child has no standard error")?;
+        let stderr = child
+            .stderr
+            .take()
+            .context("the child has no standard error")?;
         // Reads on to the end, so that the child never waits for its log to be taken.
         let (lines, log) = mpsc::channel();
         std::thread::spawn(move || {
@@ -56,7 +59,11 @@ impl Process {
     pub(crate) fn log(&self) -> String {
         let lines: Vec<String> = self.log.try_iter().collect();
         let skipped = lines.len().saturating_sub(10);
-        lines.into_iter().skip(skipped).collect::<Vec<_>>().join("\n")
+        lines
+            .into_iter()
+            .skip(skipped)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
@@ -100,7 +107,11 @@ impl Relay {
     pub(crate) fn least() -> anyhow::Result<Self> {
         let address = free_address()?;
         let program = std::env::current_exe().context("cannot find this program")?;
-        let arguments = ["least-relay".into(), "--listen".into(), address.to_string().into()];
+        let arguments = [
+            "least-relay".into(),
+            "--listen".into(),
+            address.to_string().into(),
+        ];
         Self::start(&program, arguments, address)
     }
 
@@ -169,7 +180,10 @@ impl Relay {
             ensure!(
                 start.elapsed() < PARK_WITHIN,
                 "{} of {count} clients are connected after {} s; failures: {}, the first: {:?}",
-                self.process.account.files()?.saturating_sub(self.files_at_rest),
+                self.process
+                    .account
+                    .files()?
+                    .saturating_sub(self.files_at_rest),
                 PARK_WITHIN.as_secs(),
                 fleet.failures.count,
                 fleet.failures.first,

@@ -23,8 +23,8 @@ pub(crate) struct Row {
     /// The unit of both.
     pub(crate) unit: String,
     pub(crate) verdict: Verdict,
-    /// The least and the most of several rounds.
-    pub(crate) spread: Option<(f64, f64)>,
+    /// What each round found, where `value` is the median of several.
+    pub(crate) rounds: Vec<f64>,
     /// What else was measured on the way, in words.
     pub(crate) details: Vec<String>,
 }
@@ -52,7 +52,7 @@ impl Row {
                 true => Verdict::Met,
                 false => Verdict::Missed,
             },
-            spread: None,
+            rounds: Vec::new(),
             details: Vec::new(),
         }
     }
@@ -66,17 +66,21 @@ impl Row {
             limit: 0.0,
             unit: String::new(),
             verdict: Verdict::Failed,
-            spread: None,
+            rounds: Vec::new(),
             details: vec![format!("{error:#}")],
         }
     }
 
-    pub(crate) fn spread(mut self, values: &[f64]) -> Self {
-        self.spread = Some((
-            values.iter().copied().fold(f64::INFINITY, f64::min),
-            values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-        ));
-        self
+    /// A row whose value is the median of what several rounds have found.
+    pub(crate) fn of_rounds(
+        row: &str,
+        figure: &str,
+        rounds: Vec<f64>,
+        limit: f64,
+        unit: &str,
+    ) -> Self {
+        let row = Self::new(row, figure, median(&rounds), limit, unit);
+        Self { rounds, ..row }
     }
 
     pub(crate) fn detail(mut self, detail: impl Into<String>) -> Self {
@@ -89,9 +93,16 @@ impl Row {
         let value = self
             .value
             .map_or_else(|| "–".to_owned(), |value| quantity(value, &self.unit));
-        let spread = self.spread.map_or_else(String::new, |(least, most)| {
-            format!("{} – {}", quantity(least, ""), quantity(most, ""))
-        });
+        let least = self.rounds.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = self
+            .rounds
+            .iter()
+            .copied()
+            .fold(f64::NEG_INFINITY, f64::max);
+        let spread = match self.rounds.is_empty() {
+            true => String::new(),
+            false => format!("{} – {}", quantity(least, ""), quantity(most, "")),
+        };
         let verdict = match self.verdict {
             Verdict::Met => "met",
             Verdict::Missed => "MISSED",
@@ -135,7 +146,9 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
     match (sorted.get(middle), sorted.get(middle.wrapping_sub(1))) {
-        (Some(upper), Some(lower)) if sorted.len() % 2 == 0 => f64::midpoint(*upper, *lower),
+        (Some(upper), Some(lower)) if sorted.len().is_multiple_of(2) => {
+            f64::midpoint(*upper, *lower)
+        }
         (Some(middle), _) => *middle,
         _ => f64::NAN,
     }

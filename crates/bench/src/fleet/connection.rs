@@ -1,7 +1,7 @@
 //! One connection of a fleet: what it is in the middle of, and how bytes get in and out of it.
 
 use std::io::{self, IoSlice, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -27,12 +27,21 @@ pub(super) struct Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// Kept alive for the client's next request.
-    ClientIdle { client: u32 },
-    Poll { client: u32 },
-    Push { client: u32 },
+    ClientIdle {
+        client: u32,
+    },
+    Poll {
+        client: u32,
+    },
+    Push {
+        client: u32,
+    },
     ScraperIdle,
     /// A scrape of this client, that was due then.
-    Scrape { client: u32, due: Instant },
+    Scrape {
+        client: u32,
+        due: Instant,
+    },
 }
 
 /// The answer that is being read.
@@ -53,12 +62,17 @@ pub(super) enum Progress {
     Nothing,
     Closed(io::Error),
     /// The answer has come whole. The body is an instruction if the request was a poll.
-    Answered { status: u16, body: Vec<u8> },
+    Answered {
+        status: u16,
+        body: Vec<u8>,
+    },
 }
 
 impl Connection {
     pub(super) fn open(relay: SocketAddr, role: Role) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(relay), Type::STREAM, None)?;
+        // From one address, the kernel would search long for a free port once half are taken.
+        socket.bind(&SocketAddr::from((source(role), 0)).into())?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         // Nobody waits for it to be established: writes that come too early wait for that.
@@ -138,7 +152,8 @@ impl Connection {
         };
         let bytes = buffer.get(..length).unwrap_or_default();
         let (role, answer) = (self.role, &mut self.answer);
-        self.answers.read(bytes, |part| answer.read(role, part, payload))?;
+        self.answers
+            .read(bytes, |part| answer.read(role, part, payload))?;
         if !answer.is_whole {
             return Ok(Progress::Nothing);
         }
@@ -173,6 +188,17 @@ impl Connection {
     }
 }
 
+/// Where a connection comes from: clients and scrapers are spread over some loopback addresses.
+fn source(role: Role) -> Ipv4Addr {
+    let last = match role {
+        Role::ClientIdle { client } | Role::Poll { client } | Role::Push { client } => {
+            u8::try_from(client % SOURCES).unwrap_or_default()
+        }
+        Role::ScraperIdle | Role::Scrape { .. } => 0,
+    };
+    Ipv4Addr::new(127, 0, 0, 2 + last)
+}
+
 impl Answer {
     fn read(&mut self, role: Role, part: Part<'_>, payload: &Payload) -> anyhow::Result<()> {
         match part {
@@ -201,3 +227,5 @@ impl Answer {
         Ok(())
     }
 }
+
+const SOURCES: u32 = 32;

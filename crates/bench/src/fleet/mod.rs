@@ -123,14 +123,20 @@ impl Fleet {
     /// Resets all connections at once.
     pub(crate) fn kill(&mut self) {
         for index in 0..self.slots.len() {
-            if let Some(connection) = self.slots.get(index).and_then(|slot| slot.connection.as_ref()) {
+            if let Some(connection) = self
+                .slots
+                .get(index)
+                .and_then(|slot| slot.connection.as_ref())
+            {
                 connection.reset();
                 self.drop_connection(index);
             }
         }
         self.idle_scrapers.clear();
         self.retries.clear();
-        self.clients.iter_mut().for_each(|client| *client = Client::default());
+        self.clients
+            .iter_mut()
+            .for_each(|client| *client = Client::default());
         (self.scrapes, self.pushes, self.sending) = (0, 0, 0);
     }
 
@@ -168,7 +174,10 @@ impl Fleet {
         if !event.readable {
             return Ok(());
         }
-        let Some(connection) = self.slots.get_mut(index).and_then(|slot| slot.connection.as_mut())
+        let Some(connection) = self
+            .slots
+            .get_mut(index)
+            .and_then(|slot| slot.connection.as_mut())
         else {
             return Ok(());
         };
@@ -223,7 +232,9 @@ impl Fleet {
     fn carry_out(&mut self, index: usize, client: u32, instruction: &[u8]) -> anyhow::Result<()> {
         let mut headers = [httparse::EMPTY_HEADER; 32];
         let mut request = httparse::Request::new(&mut headers);
-        request.parse(instruction).context("an instruction is no request")?;
+        request
+            .parse(instruction)
+            .context("an instruction is no request")?;
         let id = request
             .headers
             .iter()
@@ -259,23 +270,25 @@ impl Fleet {
 
     /// Polls on a new connection, now or after a pause.
     fn poll_anew(&mut self, client: u32) {
-        let opened = self
-            .open(Role::Poll { client })
-            .and_then(|index| {
-                if let Some(state) = self.clients.get_mut(client as usize) {
-                    state.open += 1;
-                }
-                self.poll(index, client)
-            });
+        let opened = self.open(Role::Poll { client }).and_then(|index| {
+            if let Some(state) = self.clients.get_mut(client as usize) {
+                state.open += 1;
+            }
+            self.poll(index, client)
+        });
         if let Err(error) = opened {
-            self.try_later(client, &format!("client {client} cannot connect: {error:#}"));
+            self.try_later(
+                client,
+                &format!("client {client} cannot connect: {error:#}"),
+            );
         }
     }
 
     fn try_later(&mut self, client: u32, why: &str) {
         self.failures.count += 1;
         self.failures.first.get_or_insert_with(|| why.to_owned());
-        self.retries.push_back((Instant::now() + RETRY_AFTER, client));
+        self.retries
+            .push_back((Instant::now() + RETRY_AFTER, client));
     }
 
     fn retry(&mut self) {
@@ -290,7 +303,9 @@ impl Fleet {
     fn scrape(&mut self, client: u32, due: Instant) -> anyhow::Result<()> {
         let index = match self.idle_scrapers.pop() {
             Some(index) => index as usize,
-            None => self.open(Role::ScraperIdle).context("a scraper cannot connect")?,
+            None => self
+                .open(Role::ScraperIdle)
+                .context("a scraper cannot connect")?,
         };
         if let Some(connection) = self.connection(index) {
             connection.role = Role::Scrape { client, due };
@@ -382,7 +397,10 @@ impl Fleet {
                 if let Some(state) = self.clients.get_mut(client as usize) {
                     state.open -= 1;
                 }
-                self.try_later(client, &format!("the poll of client {client} ended: {error}"));
+                self.try_later(
+                    client,
+                    &format!("the poll of client {client} ended: {error}"),
+                );
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::fleet::{Fleet, PerClient};
 use crate::http::{Answers, Part};
 use crate::messages;
 use crate::payload::Payload;
-use crate::relay::Relay;
+use crate::relay::{Relay, Round};
 use crate::report::{Row, median};
 
 /// In the order in which they are measured on one fleet.
@@ -93,7 +93,10 @@ impl Parked {
 }
 
 fn memory(bench: &Bench, fleet: &Parked, least: &str) -> Row {
-    let figure = format!("resident memory per parked client, {} clients", bench.clients);
+    let figure = format!(
+        "resident memory per parked client, {} clients",
+        bench.clients
+    );
     let value = fleet.bytes_per_client(bench);
     Row::new("memory", &figure, value, 2000.0, "bytes")
         .detail(fleet.words("proxy", bench))
@@ -103,29 +106,37 @@ fn memory(bench: &Bench, fleet: &Parked, least: &str) -> Row {
 fn parked(bench: &Bench, fleet: &mut Parked) -> anyhow::Result<Vec<Row>> {
     const FEW: usize = 100;
     const AT_ONCE: usize = 16;
+    const WARM_UP: Duration = Duration::from_millis(600);
     let payload = Rc::clone(&fleet.side.fleet.payload);
     let mut few = bench.proxy_side(FEW, &payload)?;
     let among_few = all(FEW);
     let among_many = scraped(bench);
-    let round = Duration::from_millis(800);
+    let round = Duration::from_millis(300);
     let Side { relay, fleet } = &mut fleet.side;
     let mut many = |duration| relay.under(|| fleet.closed(AT_ONCE, &among_many, duration));
     let mut few = |duration| {
         few.relay
             .under(|| few.fleet.closed(AT_ONCE, &among_few, duration))
     };
-    many(round)?;
-    few(round)?;
+    // Long enough for each that is scraped to have opened its second connection.
+    many(WARM_UP)?;
+    few(WARM_UP)?;
     let mut rounds = Vec::new();
     for _ in 0..bench.rounds {
         rounds.push((many(round)?, few(round)?));
     }
     let ratios = ratios(&rounds);
-    let figure = format!("CPU per scrape, 20 kB, {} parked ÷ {FEW} parked", bench.clients);
-    let all_parked = format!("{} parked, {} of them scraped", bench.clients, among_many.len());
+    let figure = format!(
+        "CPU per scrape, 20 kB, {} parked ÷ {FEW} parked",
+        bench.clients
+    );
+    let all_parked = format!(
+        "{} parked, {} of them scraped",
+        bench.clients,
+        among_many.len()
+    );
     Ok(vec![
-        Row::new("parked", &figure, median(&ratios), 1.15, "×")
-            .spread(&ratios)
+        Row::of_rounds("parked", &figure, ratios, 1.15, "×")
             .detail(words(&all_parked, rounds.iter().map(|(many, _)| many)))
             .detail(words(
                 "100 parked, all of them scraped",
@@ -138,12 +149,16 @@ fn parked(bench: &Bench, fleet: &mut Parked) -> anyhow::Result<Vec<Row>> {
 /// second connections.
 fn scraped(bench: &Bench) -> Vec<u32> {
     let step = (bench.clients / 1000).max(1);
-    all(bench.clients).into_iter().step_by(step).take(1000).collect()
+    all(bench.clients)
+        .into_iter()
+        .step_by(step)
+        .take(1000)
+        .collect()
 }
 
 fn clients(bench: &Bench, fleet: &mut Parked) -> anyhow::Result<Vec<Row>> {
     const RATE: u32 = 500;
-    let round = Duration::from_millis(2500);
+    let round = Duration::from_millis(1500);
     let among = scraped(bench);
     let Side { relay, fleet } = &mut fleet.side;
     let address = relay.address;
@@ -151,35 +166,33 @@ fn clients(bench: &Bench, fleet: &mut Parked) -> anyhow::Result<Vec<Row>> {
     fleet.each(16, &among)?;
     let mut times: Vec<f64> = Vec::new();
     let (mut with, mut without) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
+    for _ in 0..bench.rounds.div_ceil(3) {
         without.push(relay.under(|| fleet.open_loop(RATE, &among, round))?);
         let lister = Lister::start(address, bench.clients);
         with.push(relay.under(|| fleet.open_loop(RATE, &among, round))?);
         times.extend(lister.stop()?);
     }
-    let slowdowns: Vec<f64> = with
-        .iter()
-        .zip(&without)
-        .map(|(with, without)| {
-            let p99 = |latency: &hdrhistogram::Histogram<u64>| latency.value_at_quantile(0.99) as f64;
-            p99(&with.outcome.latency) / p99(&without.outcome.latency)
-        })
-        .collect();
+    let p99 = |rounds: &[Round]| -> f64 {
+        let each: Vec<f64> = rounds
+            .iter()
+            .map(|round| round.outcome.latency.value_at_quantile(0.99) as f64)
+            .collect();
+        median(&each)
+    };
+    let slowdown = p99(&with) / p99(&without);
     let figure = format!("/clients with {} names", bench.clients);
+    let lists = format!("{} lists were taken, one after the other", times.len());
     Ok(vec![
-        Row::new("clients", &figure, median(&times), 25.0, "ms")
-            .spread(&times)
-            .detail(format!("{} lists were taken, one after the other", times.len())),
+        Row::of_rounds("clients", &figure, times, 25.0, "ms").detail(lists),
         Row::new(
             "clients",
             "scrape latency at p99, while lists are taken ÷ without",
-            median(&slowdowns),
+            slowdown,
             2.0,
             "×",
         )
-        .spread(&slowdowns)
-        .detail(words("meanwhile", with.iter()))
-        .detail(words("without", without.iter())),
+        .detail(words("meanwhile", &with))
+        .detail(words("without", &without)),
     ])
 }
 
@@ -195,9 +208,13 @@ impl Lister {
         let until = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut stream = TcpStream::connect(address).context("cannot connect for the list")?;
+            let (_, list) = take_list(&mut stream)?;
+            check_list(&list, names)?;
             let mut times = Vec::new();
             while !until.load(Ordering::Relaxed) {
-                times.push(take_list(&mut stream, names)?);
+                let (milliseconds, again) = take_list(&mut stream)?;
+                ensure!(again == list, "the list has changed, and no client has");
+                times.push(milliseconds);
             }
             Ok(times)
         });
@@ -214,10 +231,12 @@ impl Lister {
     }
 }
 
-/// Takes the list once, checks it, and tells how many milliseconds it took.
-fn take_list(stream: &mut TcpStream, names: usize) -> anyhow::Result<f64> {
+/// Takes the list once: how many milliseconds that took, and what it says.
+fn take_list(stream: &mut TcpStream) -> anyhow::Result<(f64, Vec<u8>)> {
     let start = Instant::now();
-    stream.write_all(b"GET /clients HTTP/1.1\r\nHost: proxy\r\nUser-Agent: Prometheus/2.42.0+ds\r\n\r\n")?;
+    stream.write_all(
+        b"GET /clients HTTP/1.1\r\nHost: proxy\r\nUser-Agent: Prometheus/2.42.0+ds\r\n\r\n",
+    )?;
     let mut answers = Answers::default();
     let (mut list, mut is_whole) = (Vec::with_capacity(2 << 20), false);
     let mut buffer = vec![0; 256 * 1024];
@@ -226,16 +245,21 @@ fn take_list(stream: &mut TcpStream, names: usize) -> anyhow::Result<f64> {
         ensure!(length > 0, "the connection of the list ended");
         answers.read(buffer.get(..length).unwrap_or_default(), |part| {
             match part {
-                Part::Head { status, .. } => ensure!(status == 200, "the list was answered {status}"),
+                Part::Head { status, .. } => {
+                    ensure!(status == 200, "the list was answered {status}")
+                }
                 Part::Data(bytes) => list.extend_from_slice(bytes),
                 Part::End => is_whole = true,
             }
             Ok(())
         })?;
     }
-    let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+    Ok((start.elapsed().as_secs_f64() * 1e3, list))
+}
+
+fn check_list(list: &[u8], names: usize) -> anyhow::Result<()> {
     let groups: Vec<serde_json::Value> =
-        serde_json::from_slice(&list).context("the list is no JSON array")?;
+        serde_json::from_slice(list).context("the list is no JSON array")?;
     ensure!(
         groups.len() == names,
         "the list has {} names instead of {names}",
@@ -246,7 +270,7 @@ fn take_list(stream: &mut TcpStream, names: usize) -> anyhow::Result<f64> {
         first.and_then(|name| name.as_str()) == Some(&messages::name(0)),
         "the list begins with {first:?}"
     );
-    Ok(milliseconds)
+    Ok(())
 }
 
 fn reconnect(bench: &Bench, parked: &mut Parked) -> anyhow::Result<Vec<Row>> {
@@ -271,8 +295,7 @@ fn reconnect(bench: &Bench, parked: &mut Parked) -> anyhow::Result<Vec<Row>> {
     let verified = verified.context("a client that reconnected cannot be scraped")?;
     let figure = format!("CPU per registration, {} clients at once", bench.clients);
     Ok(vec![
-        Row::new("reconnect", &figure, median(&costs), 40.0, "µs")
-            .spread(&costs)
+        Row::of_rounds("reconnect", &figure, costs, 40.0, "µs")
             .detail(format!(
                 "with the ends of the connections before, all reset at once; all parked again after {:.2} s",
                 median(&times)

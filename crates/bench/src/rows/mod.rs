@@ -94,7 +94,10 @@ impl Bench {
             fleet_scale::measure(self, &of_the_fleet, &mut keep);
         }
         if is_wanted(&RowName::Slow) {
-            keep(RowName::Slow, slow_readers::measure(self).map(|row| vec![row]));
+            keep(
+                RowName::Slow,
+                slow_readers::measure(self).map(|row| vec![row]),
+            );
         }
         if is_wanted(&RowName::Size) {
             keep(RowName::Size, size::measure(self));
@@ -112,7 +115,12 @@ impl Bench {
         self.side(Relay::least()?, clients, payload)
     }
 
-    fn side(&self, mut relay: Relay, clients: usize, payload: &Rc<Payload>) -> anyhow::Result<Side> {
+    fn side(
+        &self,
+        mut relay: Relay,
+        clients: usize,
+        payload: &Rc<Payload>,
+    ) -> anyhow::Result<Side> {
         let mut fleet = Fleet::new(
             relay.address,
             self.per_client,
@@ -138,25 +146,21 @@ fn ratios(rounds: &[(Round, Round)]) -> Vec<f64> {
 }
 
 /// What one side did in some rounds, in words.
-fn words<'a>(side: &str, rounds: impl Iterator<Item = &'a Round> + Clone) -> String {
-    let cpu: Vec<f64> = rounds.clone().map(Round::per_scrape).collect();
-    let rates: Vec<f64> = rounds
-        .clone()
-        .map(|round| round.outcome.scrapes as f64 / round.outcome.elapsed.as_secs_f64())
-        .collect();
-    let percentile = |percentile: f64| {
-        let values: Vec<f64> = rounds
-            .clone()
-            .map(|round| round.outcome.latency.value_at_quantile(percentile) as f64 / 1e3)
-            .collect();
+fn words<'a>(side: &str, rounds: impl IntoIterator<Item = &'a Round>) -> String {
+    let rounds: Vec<&Round> = rounds.into_iter().collect();
+    let middle = |of: &dyn Fn(&Round) -> f64| {
+        let values: Vec<f64> = rounds.iter().map(|round| of(round)).collect();
         median(&values)
+    };
+    let milliseconds = |quantile: f64| {
+        middle(&|round| round.outcome.latency.value_at_quantile(quantile) as f64 / 1e3)
     };
     format!(
         "{side}: {:.1} µs of CPU per scrape; {:.0} scrapes/s; latency p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms",
-        median(&cpu),
-        median(&rates),
-        percentile(0.5),
-        percentile(0.99),
-        percentile(0.999),
+        middle(&Round::per_scrape),
+        middle(&|round| round.outcome.scrapes as f64 / round.outcome.elapsed.as_secs_f64()),
+        milliseconds(0.5),
+        milliseconds(0.99),
+        milliseconds(0.999),
     )
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Bench, RowName, Side, all, ratios, words};
 use crate::payload::Payload;
 use crate::relay::Round;
-use crate::report::{Row, median};
+use crate::report::Row;
 
 /// A load, and the goal under it.
 struct Case {
@@ -14,6 +14,8 @@ struct Case {
     size: usize,
     clients: usize,
     load: Load,
+    /// So many rounds of each side, in turn: short ones, so that both see the same machine.
+    rounds: usize,
     round: Duration,
     warm_up: Duration,
     limit: f64,
@@ -27,7 +29,7 @@ enum Load {
 
 /// Measures one of these rows.
 pub(super) fn measure(bench: &Bench, name: RowName) -> anyhow::Result<Row> {
-    let case = case(name);
+    let case = case(bench, name);
     let payload = Rc::new(Payload::new(case.size));
     let mut proxy = bench.proxy_side(case.clients, &payload)?;
     let mut least = bench.least_side(case.clients, &payload)?;
@@ -36,7 +38,7 @@ pub(super) fn measure(bench: &Bench, name: RowName) -> anyhow::Result<Row> {
         side.load(case.load, &among, case.warm_up)?;
     }
     let mut rounds = Vec::new();
-    for _ in 0..bench.rounds {
+    for _ in 0..case.rounds {
         rounds.push((
             proxy.load(case.load, &among, case.round)?,
             least.load(case.load, &among, case.round)?,
@@ -44,20 +46,20 @@ pub(super) fn measure(bench: &Bench, name: RowName) -> anyhow::Result<Row> {
     }
     let ratios = ratios(&rounds);
     Ok(
-        Row::new(name.name(), case.figure, median(&ratios), case.limit, "×")
-            .spread(&ratios)
+        Row::of_rounds(name.name(), case.figure, ratios, case.limit, "×")
             .detail(words("proxy", rounds.iter().map(|(proxy, _)| proxy)))
             .detail(words("least relay", rounds.iter().map(|(_, least)| least))),
     )
 }
 
-fn case(name: RowName) -> Case {
+fn case(bench: &Bench, name: RowName) -> Case {
     let case = Case {
         figure: "CPU per scrape, 20 kB, 16 at once ÷ least relay",
         size: 20_000,
         clients: 100,
         load: Load::AtOnce(16),
-        round: Duration::from_millis(800),
+        rounds: bench.rounds,
+        round: Duration::from_millis(300),
         warm_up: Duration::from_millis(500),
         limit: 1.5,
     };
@@ -66,7 +68,8 @@ fn case(name: RowName) -> Case {
             figure: "CPU per scrape, 20 kB, 2,000 clients, 500/s ÷ least relay",
             clients: 2000,
             load: Load::PerSecond(500),
-            round: Duration::from_millis(2500),
+            rounds: bench.rounds.div_ceil(2),
+            round: Duration::from_millis(1500),
             // Each client is scraped once, so that it has opened its second connection.
             warm_up: Duration::from_secs(4),
             limit: 1.6,

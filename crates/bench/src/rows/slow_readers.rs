@@ -42,10 +42,12 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Row> {
             threads.push(scope.spawn(move || push(poll)));
             threads.push(scope.spawn(move || read_slowly(address, *client)));
         }
-        threads.into_iter().try_for_each(|thread| match thread.join() {
-            Ok(result) => result,
-            Err(_) => anyhow::bail!("a thread panicked"),
-        })
+        threads
+            .into_iter()
+            .try_for_each(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(_) => anyhow::bail!("a thread panicked"),
+            })
     })?;
     let elapsed = start.elapsed().as_secs_f64();
     let cpu = account.cpu()?.saturating_sub(cpu).as_secs_f64();
@@ -122,7 +124,10 @@ fn read_slowly(address: SocketAddr, client: u32) -> anyhow::Result<()> {
         Ok(())
     })
     .with_context(|| format!("the scrape of client {client} failed"))?;
-    ensure!(length == SIZE, "the answer of client {client} has {length} bytes");
+    ensure!(
+        length == SIZE,
+        "the answer of client {client} has {length} bytes"
+    );
     Ok(())
 }
 
@@ -156,7 +161,9 @@ fn read_answer(
         ensure!(length > 0, "the connection ended");
         answers.read(buffer.get(..length).unwrap_or_default(), |part| {
             match part {
-                Part::Head { status, reason } => ensure!(status == 200, "answered {status} {reason}"),
+                Part::Head { status, reason } => {
+                    ensure!(status == 200, "answered {status} {reason}")
+                }
                 Part::Data(bytes) => each(bytes)?,
                 Part::End => is_whole = true,
             }
@@ -168,7 +175,7 @@ fn read_answer(
 
 /// The answers are this, over and over.
 fn block() -> Vec<u8> {
-    (0..BLOCK).map(|index| (index % 251) as u8).collect()
+    (0..=250).cycle().take(BLOCK).collect()
 }
 
 const ANSWERS: usize = 16;
