@@ -114,7 +114,7 @@ struct SpanFields(Vec<(&'static str, String)>);
 impl Lines {
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         let target = metadata.target();
-        let bound = if target.starts_with("pushprox") {
+        let bound = if is_ours(target) {
             self.level
         } else if self.level < LevelFilter::DEBUG || is_chatty(target) {
             // What a library has to say below a warning concerns its own inside.
@@ -253,6 +253,11 @@ macro_rules! visit {
 }
 visit!(ToLine<'_>);
 visit!(ToSpan<'_>);
+
+/// Whether an event is the project's own. Those of a program's `main.rs` have the program's name.
+fn is_ours(target: &str) -> bool {
+    target.starts_with("pushprox") || ["proxy", "client", "discovery"].contains(&target)
+}
 
 /// Libraries whose debug lines show each byte's way and nothing that an operator can use.
 fn is_chatty(target: &str) -> bool {

@@ -3,9 +3,9 @@
 //! | module | owns |
 //! |---|---|
 //! | [`cli`], [`config`] | the flags, and what they come to |
-//! | `connection` | one connection from accept to close; hyper serves it |
-//! | `parking`, `prefixed` | the same connection while a poll waits on it: a bare socket |
-//! | `router`, `handlers` | which request is which, and what each does |
+//! | `connection` | one connection from accept to close: which request is whose |
+//! | `poll`, `push` | what clients ask, on the bare socket; `http1` is their HTTP |
+//! | `exchange`, `router`, `handlers` | every other request, by hyper: scrapes and pages |
 //! | `rendezvous` | where scrapes meet polls, and pushes their scrapes |
 //! | `answer` | a pushed body on its way to Prometheus |
 //! | `error`, `metrics` | what Prometheus is told, and what is counted |
@@ -16,10 +16,12 @@ pub mod config;
 mod answer;
 mod connection;
 mod error;
+mod exchange;
 mod handlers;
+mod http1;
 mod metrics;
-mod parking;
-mod prefixed;
+mod poll;
+mod push;
 mod rendezvous;
 mod router;
 
@@ -36,7 +38,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use config::Config;
-use handlers::poll;
+use http1::buffers::Buffers;
 use metrics::Metrics;
 use rendezvous::{Limits, Rendezvous};
 
@@ -47,20 +49,12 @@ struct Proxy {
     metrics: Metrics,
     timeouts: ScrapeTimeouts,
     poll_max_wait: Option<Duration>,
-    limits: ConnectionLimits,
+    buffers: Arc<Buffers>,
     started: Instant,
     /// No more polls and scrapes are taken.
     draining: CancellationToken,
     /// No more requests are taken.
     closing: CancellationToken,
-}
-
-/// Bounds on what one connection may hold.
-struct ConnectionLimits {
-    /// How long a connection may wait for the end of a request's head.
-    idle: Duration,
-    /// Bytes that are buffered in either direction.
-    buffer: usize,
 }
 
 impl Proxy {
@@ -76,15 +70,11 @@ impl Proxy {
             metrics,
             timeouts: config.scrape_timeouts,
             poll_max_wait: config.poll_max_wait,
-            limits: CONNECTION_LIMITS,
+            buffers: Arc::default(),
             started: Instant::now(),
             draining,
             closing: CancellationToken::new(),
         }
-    }
-
-    fn granted_wait(&self, preferred: Option<u32>) -> poll::Wait {
-        poll::granted(preferred, self.poll_max_wait)
     }
 
     fn is_young(&self) -> bool {
@@ -151,13 +141,6 @@ const LIMITS: Limits = Limits {
     names: 1_000_000,
     waiting: 16_384,
     waiting_per_host: 128,
-};
-
-const CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits {
-    // Longer than Prometheus (5 min) and Go clients (90 s) keep an idle connection: were it
-    // shorter, they might send their next request into a connection that has just been closed.
-    idle: Duration::from_secs(360),
-    buffer: 128 * 1024,
 };
 
 /// How long service discovery gets no list after a start: clients are still coming back.

@@ -8,7 +8,7 @@ use pushprox_proxy::cli::Args;
 use pushprox_proxy::{Config, run};
 use tracing::info;
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args: Args = cli::parse();
     logging::init(&args.log, &args.logger_name);

@@ -5,6 +5,7 @@
 //! their end cleans up: a [`ParkedPoll`] that is dropped leaves, a [`HandedOut`] that did not
 //! reach its client goes back to the queue, and a scrape whose future is dropped is forgotten.
 
+mod registrations;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use pushprox_protocol::{Fqdn, ScrapeId, Target, timeout};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use crate::answer::Answer;
+use crate::answer::ScrapeAnswer;
 use crate::error::Failure;
 pub(crate) use state::Limits;
 use state::{Arrival, Parked, PollKey, State};
@@ -39,16 +40,28 @@ struct Shared {
     scrape_ended: Notify,
 }
 
-/// A scrape with the time at which Prometheus gives up.
+/// A scrape with the time that Prometheus gives it.
 #[derive(Debug)]
 struct Outgoing {
     scrape: Scrape,
-    ends: Instant,
+    arrived: Instant,
+    timeout: Duration,
+}
+
+impl Outgoing {
+    /// The time that is left. Of a scrape that has hardly waited, it is what Prometheus sent.
+    fn left(&self, now: Instant) -> Duration {
+        let waited = now.duration_since(self.arrived);
+        if waited < self.timeout / 20 {
+            return self.timeout;
+        }
+        self.timeout.saturating_sub(waited)
+    }
 }
 
 type HandOut = state::HandOut<Arc<Outgoing>>;
 type PollHandle = oneshot::Sender<Told>;
-type AnswerHandle = oneshot::Sender<Result<Answer, Failure>>;
+type AnswerHandle = oneshot::Sender<Result<ScrapeAnswer, Failure>>;
 
 #[derive(Debug)]
 enum Told {
@@ -108,8 +121,10 @@ impl Rendezvous {
         let (handle, told) = oneshot::channel();
         let (parked, is_sooner) = {
             let mut state = self.shared.state.lock();
+            let before = state.next_expiry();
             let parked = state.park(name, handle, ends, now);
-            (parked, ends.is_some() && state.next_expiry() == ends)
+            let after = state.next_expiry();
+            (parked, before.is_none_or(|before| after < Some(before)))
         };
         if is_sooner {
             self.shared.sooner.notify_one();
@@ -139,12 +154,15 @@ impl Rendezvous {
         target: Target,
         scrape: Scrape,
         timeout: Duration,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<ScrapeAnswer, Failure> {
         let now = Instant::now();
-        let ends = now + timeout;
-        let deadline = ends - timeout::answer_margin(timeout);
+        let deadline = now + timeout - timeout::answer_margin(timeout);
         let (handle, mut answer) = oneshot::channel();
-        let outgoing = Arc::new(Outgoing { scrape, ends });
+        let outgoing = Arc::new(Outgoing {
+            scrape,
+            arrived: now,
+            timeout,
+        });
         let _pending = PendingScrape {
             rendezvous: self,
             id,
@@ -294,10 +312,7 @@ impl HandedOut {
     /// The instruction, with the time that is left now.
     pub(crate) fn encode(&self) -> Bytes {
         self.hand_out.as_ref().map_or_else(Bytes::new, |hand_out| {
-            let left = hand_out
-                .scrape
-                .ends
-                .saturating_duration_since(Instant::now());
+            let left = hand_out.scrape.left(Instant::now());
             hand_out.scrape.scrape.encode(hand_out.id, left)
         })
     }
@@ -323,7 +338,7 @@ impl Completion {
     }
 
     /// Sends the answer on its way to Prometheus. Whether Prometheus is still there.
-    pub(crate) fn answer(self, answer: Answer) -> bool {
+    pub(crate) fn answer(self, answer: ScrapeAnswer) -> bool {
         self.answer.send(Ok(answer)).is_ok()
     }
 

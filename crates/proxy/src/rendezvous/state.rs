@@ -4,24 +4,18 @@
 //! who has to be told. `P` is what a parked poll is told through, `A` what a scrape's answer is
 //! sent through, `S` the scrape itself.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::VecDeque;
+use std::hash::RandomState;
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashMap;
 use pushprox_protocol::fqdn::FqdnRef;
 use pushprox_protocol::{Fqdn, ScrapeId, Target};
-use slotmap::{SlotMap, new_key_type};
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
+pub(crate) use super::registrations::PollKey;
+use super::registrations::{Expired, Registrations};
 use crate::error::Failure;
-
-new_key_type! {
-    /// A parked poll, until it is handed a scrape or ends.
-    pub(crate) struct PollKey;
-    struct RegistrationKey;
-}
 
 /// Bounds on what peers can make the state hold.
 #[derive(Debug, Clone, Copy)]
@@ -41,34 +35,13 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct State<P, A, S> {
     limits: Limits,
-    hasher: RandomState,
-    /// Finds a registration by its name.
-    names: HashTable<RegistrationKey>,
-    registrations: SlotMap<RegistrationKey, Registration>,
-    polls: SlotMap<PollKey, Poll<P>>,
+    registrations: Registrations<P>,
     scrapes: HashMap<ScrapeId, Pending<A, S>, RandomState>,
     /// Scrapes without a poll, oldest first, by the bare name of their host. Empty queues go.
     waiting: HashMap<Fqdn, VecDeque<ScrapeId>, RandomState>,
     waiting_count: usize,
-    /// What ends by time, soonest first: each parked poll with a wait, and each registration once.
-    timers: BTreeSet<(Instant, Timer)>,
+    arrivals: u64,
     draining: bool,
-}
-
-#[derive(Debug)]
-struct Registration {
-    name: Fqdn,
-    /// Parked polls, the newest last.
-    polls: SmallVec<[PollKey; 1]>,
-    /// When the last poll ended; of no meaning while one waits.
-    idle_since: Instant,
-}
-
-#[derive(Debug)]
-struct Poll<P> {
-    handle: P,
-    registration: RegistrationKey,
-    ends: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -78,14 +51,10 @@ struct Pending<A, S> {
     answer: A,
     deadline: Instant,
     arrived: Instant,
+    /// Where it stands among all scrapes, by arrival.
+    order: u64,
     /// The name and the time of the hand-out; none while it waits.
     handed_out: Option<(Fqdn, Instant)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    Poll(PollKey),
-    Registration(RegistrationKey),
 }
 
 /// A scrape on its way to the poll that was chosen for it.
@@ -93,7 +62,6 @@ enum Timer {
 pub(crate) struct HandOut<S> {
     pub(crate) id: ScrapeId,
     pub(crate) scrape: S,
-    pub(crate) deadline: Instant,
 }
 
 /// What became of a poll that arrived.
@@ -128,18 +96,14 @@ pub(crate) struct Completion<A, S> {
 
 impl<P, A, S: Clone> State<P, A, S> {
     pub(crate) fn new(limits: Limits) -> Self {
-        let hasher = RandomState::new();
         Self {
             limits,
-            names: HashTable::new(),
-            registrations: SlotMap::with_key(),
-            polls: SlotMap::with_key(),
-            scrapes: HashMap::with_hasher(hasher.clone()),
-            waiting: HashMap::with_hasher(hasher.clone()),
+            registrations: Registrations::new(limits.registration_timeout, limits.names),
+            scrapes: HashMap::default(),
+            waiting: HashMap::default(),
             waiting_count: 0,
-            timers: BTreeSet::new(),
+            arrivals: 0,
             draining: false,
-            hasher,
         }
     }
 
@@ -154,39 +118,22 @@ impl<P, A, S: Clone> State<P, A, S> {
         if self.draining {
             return Parked::Refused;
         }
-        let Some(registration) = self.register(name, now) else {
+        let Some(registration) = self.registrations.register(name, now) else {
             return Parked::Refused;
         };
-        if let Some(id) = self.oldest_waiting_for(name.as_ref())
-            && let Some(hand_out) = self.hand_out(id, registration, now)
-        {
-            return Parked::Meets(handle, hand_out);
+        if let Some(id) = self.oldest_waiting_for(name.as_ref()) {
+            self.unqueue(id);
+            self.registrations.touch(registration, now);
+            if let Some(hand_out) = self.hand_out(id, name.clone(), now) {
+                return Parked::Meets(handle, hand_out);
+            }
         }
-        let key = self.polls.insert(Poll {
-            handle,
-            registration,
-            ends,
-        });
-        if let Some(ends) = ends {
-            self.timers.insert((ends, Timer::Poll(key)));
-        }
-        if let Some(registration) = self.registrations.get_mut(registration) {
-            registration.polls.push(key);
-        }
-        Parked::Waits(key)
+        Parked::Waits(self.registrations.park(registration, handle, ends))
     }
 
     /// A parked poll ends from the client's side. Nothing happens where it has ended already.
     pub(crate) fn unpark(&mut self, key: PollKey, now: Instant) -> Option<P> {
-        let poll = self.polls.remove(key)?;
-        if let Some(ends) = poll.ends {
-            self.timers.remove(&(ends, Timer::Poll(key)));
-        }
-        if let Some(registration) = self.registrations.get_mut(poll.registration) {
-            registration.polls.retain(|other| *other != key);
-            registration.idle_since = now;
-        }
-        Some(poll.handle)
+        self.registrations.unpark(key, now)
     }
 
     /// A scrape arrives.
@@ -202,25 +149,21 @@ impl<P, A, S: Clone> State<P, A, S> {
         if self.draining {
             return Arrival::Refused(Failure::ShuttingDown);
         }
+        if self.is_full(&target) && self.poll_for(&target).is_none() {
+            return Arrival::Refused(Failure::TooManyWaiting);
+        }
+        self.arrivals += 1;
         let pending = Pending {
             target,
             scrape,
             answer,
             deadline,
             arrived: now,
+            order: self.arrivals,
             handed_out: None,
         };
-        let queued = self
-            .waiting
-            .get(&pending.target.bare())
-            .map_or(0, VecDeque::len);
-        let is_full =
-            self.waiting_count >= self.limits.waiting || queued >= self.limits.waiting_per_host;
-        if is_full && self.free_poll_for(&pending.target).is_none() {
-            return Arrival::Refused(Failure::TooManyWaiting);
-        }
         self.scrapes.insert(id, pending);
-        self.match_or_queue(id, now)
+        self.meet_or_wait(id, now)
     }
 
     /// A hand-out did not reach its poll's client, so nobody has seen it: it looks for another.
@@ -231,7 +174,7 @@ impl<P, A, S: Clone> State<P, A, S> {
             self.scrapes.remove(&id);
             return None;
         }
-        Some(self.match_or_queue(id, now))
+        Some(self.meet_or_wait(id, now))
     }
 
     /// A scrape's time has come: it is over, or is to be asked again at the time given.
@@ -243,19 +186,20 @@ impl<P, A, S: Clone> State<P, A, S> {
         if now < until {
             return Ok(until);
         }
-        let failure = match &pending.handed_out {
-            Some((name, since)) => Failure::NotAnswered {
+        let failure = match (
+            &pending.handed_out,
+            self.registrations.serving(&pending.target),
+        ) {
+            (Some((name, since)), _) => Failure::NotAnswered {
                 name: name.to_string(),
                 after: now.duration_since(*since),
             },
-            None => match self.registration_for(&pending.target) {
-                Some(registration) => Failure::NotPolled {
-                    name: registration.name.to_string(),
-                    since: now.duration_since(registration.idle_since),
-                },
-                None => Failure::NotRegistered {
-                    name: pending.target.to_string(),
-                },
+            (None, Some(registration)) => Failure::NotPolled {
+                name: registration.name.to_string(),
+                since: now.duration_since(registration.idle_since),
+            },
+            (None, None) => Failure::NotRegistered {
+                name: pending.target.to_string(),
             },
         };
         self.cancel(id);
@@ -264,18 +208,18 @@ impl<P, A, S: Clone> State<P, A, S> {
 
     /// A scrape ends from Prometheus's side, or has been answered: it is forgotten.
     pub(crate) fn cancel(&mut self, id: ScrapeId) {
-        if let Some(pending) = self.scrapes.remove(&id)
-            && pending.handed_out.is_none()
-        {
-            self.unqueue(id, &pending.target);
+        let waits = |pending: &Pending<A, S>| pending.handed_out.is_none();
+        if self.scrapes.get(&id).is_some_and(waits) {
+            self.unqueue(id);
         }
+        self.scrapes.remove(&id);
     }
 
     /// An answer was pushed under this id. `None` when no client has a scrape of that id in hand:
     /// it is unknown, over, or was answered before.
     pub(crate) fn complete(&mut self, id: ScrapeId) -> Option<Completion<A, S>> {
-        let handed_out = self.scrapes.get(&id)?.handed_out.is_some();
-        let pending = handed_out.then(|| self.scrapes.remove(&id)).flatten()?;
+        self.scrapes.get(&id)?.handed_out.as_ref()?;
+        let pending = self.scrapes.remove(&id)?;
         let (name, _) = pending.handed_out?;
         Some(Completion {
             name,
@@ -288,14 +232,10 @@ impl<P, A, S: Clone> State<P, A, S> {
     /// waited for a name that is gone may meet another.
     pub(crate) fn expire(&mut self, now: Instant) -> (Vec<P>, Vec<(P, HandOut<S>)>) {
         let (mut ended, mut met) = (Vec::new(), Vec::new());
-        while let Some(&(due, timer)) = self.timers.first() {
-            if due > now {
-                break;
-            }
-            self.timers.pop_first();
-            match timer {
-                Timer::Poll(key) => ended.extend(self.unpark(key, now)),
-                Timer::Registration(key) => met.extend(self.expire_registration(key, now)),
+        while let Some(expired) = self.registrations.expire_next(now) {
+            match expired {
+                Expired::Poll(poll) => ended.push(poll),
+                Expired::Name(name) => met.extend(self.name_is_gone(&name, now)),
             }
         }
         (ended, met)
@@ -303,7 +243,7 @@ impl<P, A, S: Clone> State<P, A, S> {
 
     /// When [`State::expire`] has something to do next.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        self.timers.first().map(|(due, _)| *due)
+        self.registrations.next_expiry()
     }
 
     /// No more polls and scrapes from now on. Scrapes that no client has in hand are over: what
@@ -318,7 +258,7 @@ impl<P, A, S: Clone> State<P, A, S> {
 
     /// Names that are registered, in no order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Fqdn> {
-        self.registrations.values().map(|r| &r.name)
+        self.registrations.names()
     }
 
     pub(crate) fn name_count(&self) -> usize {
@@ -330,96 +270,78 @@ impl<P, A, S: Clone> State<P, A, S> {
         self.scrapes.len()
     }
 
-    fn match_or_queue(&mut self, id: ScrapeId, now: Instant) -> Arrival<P, S> {
-        if let Some((poll, hand_out)) = self.try_match(id, now) {
+    fn is_full(&self, target: &Target) -> bool {
+        let queued = self.waiting.get(&target.bare()).map_or(0, VecDeque::len);
+        self.waiting_count >= self.limits.waiting || queued >= self.limits.waiting_per_host
+    }
+
+    fn poll_for(&self, target: &Target) -> Option<PollKey> {
+        self.registrations.serving(target)?.newest_poll()
+    }
+
+    /// Hands out a scrape that is in no queue, or queues it.
+    fn meet_or_wait(&mut self, id: ScrapeId, now: Instant) -> Arrival<P, S> {
+        if let Some((poll, hand_out)) = self.meet(id, now) {
             return Arrival::Meets(poll, hand_out);
         }
         let Some(pending) = self.scrapes.get(&id) else {
             return Arrival::Refused(Failure::ShuttingDown);
         };
         let until = self.wait_limit(pending);
-        let arrived = pending.arrived;
-        let target = pending.target.clone();
-        let queue = self.waiting.entry(target.into_bare()).or_default();
-        // One that comes back from a dead client has waited longer than those that came after it.
+        let order = pending.order;
+        let bare = pending.target.clone().into_bare();
         let scrapes = &self.scrapes;
-        let place = queue.partition_point(|other| {
-            scrapes
-                .get(other)
-                .is_some_and(|other| other.arrived <= arrived)
-        });
-        queue.insert(place, id);
+        let is_older = |other: &ScrapeId| scrapes.get(other).is_some_and(|p| p.order < order);
+        let queue = self.waiting.entry(bare).or_default();
+        // One that comes back from a dead client is older than those that came after it.
+        queue.insert(queue.partition_point(is_older), id);
         self.waiting_count += 1;
         Arrival::Waits(until)
     }
 
-    /// Hands a scrape that is in no queue to the newest poll that may take it.
-    fn try_match(&mut self, id: ScrapeId, now: Instant) -> Option<(P, HandOut<S>)> {
-        let key = self.free_poll_for(&self.scrapes.get(&id)?.target)?;
-        let registration = self.polls.get(key)?.registration;
-        let handle = self.unpark(key, now)?;
-        let hand_out = self.take(id, registration, now)?;
-        Some((handle, hand_out))
+    /// Hands a scrape to the newest poll that may take it.
+    fn meet(&mut self, id: ScrapeId, now: Instant) -> Option<(P, HandOut<S>)> {
+        let target = &self.scrapes.get(&id)?.target;
+        let registration = self.registrations.serving(target)?;
+        let poll = registration.newest_poll()?;
+        let name = registration.name.clone();
+        let handle = self.registrations.unpark(poll, now)?;
+        Some((handle, self.hand_out(id, name, now)?))
     }
 
-    fn free_poll_for(&self, target: &Target) -> Option<PollKey> {
-        self.registration_for(target)?.polls.last().copied()
-    }
-
-    /// Takes a scrape out of its queue for a poll of this registration.
-    fn hand_out(
-        &mut self,
-        id: ScrapeId,
-        registration: RegistrationKey,
-        now: Instant,
-    ) -> Option<HandOut<S>> {
-        let target = self.scrapes.get(&id)?.target.clone();
-        self.unqueue(id, &target);
-        if let Some(registration) = self.registrations.get_mut(registration) {
-            registration.idle_since = now;
-        }
-        self.take(id, registration, now)
-    }
-
-    fn take(
-        &mut self,
-        id: ScrapeId,
-        registration: RegistrationKey,
-        now: Instant,
-    ) -> Option<HandOut<S>> {
-        let name = self.registrations.get(registration)?.name.clone();
+    fn hand_out(&mut self, id: ScrapeId, name: Fqdn, now: Instant) -> Option<HandOut<S>> {
         let pending = self.scrapes.get_mut(&id)?;
         pending.handed_out = Some((name, now));
-        Some(HandOut {
-            id,
-            scrape: pending.scrape.clone(),
-            deadline: pending.deadline,
-        })
+        let scrape = pending.scrape.clone();
+        Some(HandOut { id, scrape })
     }
 
     /// The oldest scrape that a client of this name may answer. A bare name answers only for ports
     /// that nobody has registered exactly.
     fn oldest_waiting_for(&self, name: FqdnRef<'_>) -> Option<ScrapeId> {
-        let bare = FqdnRef {
-            host: name.host,
-            port: None,
+        let bare = FqdnRef { port: None, ..name };
+        let may_answer = |pending: &Pending<A, S>| match name.port {
+            Some(_) => pending.target.exact() == name,
+            None => !self.registrations.is_registered(pending.target.exact()),
         };
         let queue = self.waiting.get(&bare)?;
-        queue.iter().copied().find(|id| {
-            self.scrapes.get(id).is_some_and(|pending| match name.port {
-                Some(_) => pending.target.exact() == name,
-                None => self.find(pending.target.exact()).is_none(),
-            })
-        })
+        queue
+            .iter()
+            .copied()
+            .find(|id| self.scrapes.get(id).is_some_and(may_answer))
     }
 
-    fn unqueue(&mut self, id: ScrapeId, target: &Target) {
-        if let Some(queue) = self.waiting.get_mut(&target.bare()) {
+    fn unqueue(&mut self, id: ScrapeId) {
+        let Some(pending) = self.scrapes.get(&id) else {
+            return;
+        };
+        let bare = pending.target.bare();
+        if let Some(queue) = self.waiting.get_mut(&bare) {
             let before = queue.len();
             queue.retain(|other| *other != id);
             self.waiting_count -= before - queue.len();
             if queue.is_empty() {
-                self.waiting.remove(&target.bare());
+                self.waiting.remove(&bare);
             }
         }
     }
@@ -427,9 +349,9 @@ impl<P, A, S: Clone> State<P, A, S> {
     /// How long this scrape may wait as things are: to its deadline, or less where nobody has
     /// registered its target.
     fn wait_limit(&self, pending: &Pending<A, S>) -> Instant {
-        let known =
-            pending.handed_out.is_some() || self.registration_for(&pending.target).is_some();
-        if known {
+        let is_known =
+            pending.handed_out.is_some() || self.registrations.serving(&pending.target).is_some();
+        if is_known {
             return pending.deadline;
         }
         pending
@@ -437,91 +359,42 @@ impl<P, A, S: Clone> State<P, A, S> {
             .min(pending.arrived + self.limits.unregistered_wait)
     }
 
-    fn registration_for(&self, target: &Target) -> Option<&Registration> {
-        let key = self
-            .find(target.exact())
-            .or_else(|| self.find(target.bare()))?;
-        self.registrations.get(key)
-    }
-
-    fn find(&self, name: FqdnRef<'_>) -> Option<RegistrationKey> {
-        let is_name = |key: &RegistrationKey| {
-            self.registrations
-                .get(*key)
-                .is_some_and(|registration| registration.name.as_ref() == name)
-        };
-        self.names
-            .find(self.hasher.hash_one(name), is_name)
-            .copied()
-    }
-
-    fn register(&mut self, name: &Fqdn, now: Instant) -> Option<RegistrationKey> {
-        if let Some(key) = self.find(name.as_ref()) {
-            return Some(key);
-        }
-        if self.registrations.len() >= self.limits.names {
-            return None;
-        }
-        let key = self.registrations.insert(Registration {
-            name: name.clone(),
-            polls: SmallVec::new(),
-            idle_since: now,
-        });
-        let (registrations, hasher) = (&self.registrations, &self.hasher);
-        let hash = |key: &RegistrationKey| match registrations.get(*key) {
-            Some(registration) => hasher.hash_one(registration.name.as_ref()),
-            None => 0,
-        };
-        self.names
-            .insert_unique(hasher.hash_one(name.as_ref()), key, hash);
-        let expires = now + self.limits.registration_timeout;
-        self.timers.insert((expires, Timer::Registration(key)));
-        Some(key)
-    }
-
-    /// Forgets a name whose time is over, or sets its timer anew: it is not moved at each poll.
-    fn expire_registration(&mut self, key: RegistrationKey, now: Instant) -> Vec<(P, HandOut<S>)> {
-        let Some(registration) = self.registrations.get(key) else {
-            return Vec::new();
-        };
-        let last_seen = match registration.polls.is_empty() {
-            true => registration.idle_since,
-            false => now,
-        };
-        let expires = last_seen + self.limits.registration_timeout;
-        if expires > now {
-            self.timers.insert((expires, Timer::Registration(key)));
-            return Vec::new();
-        }
-        let hash = self.hasher.hash_one(registration.name.as_ref());
-        if let Ok(entry) = self.names.find_entry(hash, |other| *other == key) {
-            entry.remove();
-        }
-        match self.registrations.remove(key) {
-            Some(gone) if gone.name.port().is_some() => self.match_waiting(&gone.name, now),
-            _ => Vec::new(),
-        }
-    }
-
     /// Scrapes that waited for an exact name fall to the bare one once that is gone.
-    fn match_waiting(&mut self, gone: &Fqdn, now: Instant) -> Vec<(P, HandOut<S>)> {
+    fn name_is_gone(&mut self, gone: &Fqdn, now: Instant) -> Vec<(P, HandOut<S>)> {
         let bare = FqdnRef {
-            host: gone.host(),
             port: None,
+            ..gone.as_ref()
         };
-        let Some(queue) = self.waiting.get(&bare) else {
-            return Vec::new();
-        };
+        let waiting: Vec<ScrapeId> = self
+            .waiting
+            .get(&bare)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
         let mut met = Vec::new();
-        for id in Vec::from_iter(queue.iter().copied()) {
-            let Some(target) = self.scrapes.get(&id).map(|p| p.target.clone()) else {
-                continue;
-            };
-            if let Some(meeting) = self.try_match(id, now) {
-                self.unqueue(id, &target);
+        for id in waiting {
+            if let Some(meeting) = self.meet(id, now) {
+                self.unqueue(id);
                 met.push(meeting);
             }
         }
         met
+    }
+
+    /// Whether everything that refers to something else finds it.
+    #[cfg(test)]
+    pub(crate) fn is_sound(&self) -> bool {
+        let waits = |id: &ScrapeId| {
+            self.scrapes
+                .get(id)
+                .is_some_and(|pending| pending.handed_out.is_none())
+        };
+        let queued: usize = self.waiting.values().map(VecDeque::len).sum();
+        queued == self.waiting_count
+            && queued == self.scrapes.keys().filter(|id| waits(id)).count()
+            && self.waiting.values().all(|queue| !queue.is_empty())
+            && self.waiting.values().flatten().all(waits)
+            && self.registrations.is_sound()
     }
 }

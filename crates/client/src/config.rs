@@ -1,0 +1,304 @@
+//! What a client runs with: the command line and the files and variables that it names, checked.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::HeaderValue;
+use pushprox_daemon::cli::UsageError;
+use pushprox_daemon::listen::ListenAddress;
+use pushprox_protocol::Fqdn;
+use pushprox_protocol::timeout::ScrapeTimeouts;
+use reqwest::{Certificate, Identity};
+
+use crate::cli::Args;
+use crate::proxy_url::ProxyUrl;
+use crate::pull_url::PullUrl;
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the proxy is.
+    pub proxy_url: ProxyUrl,
+    /// What is pulled.
+    pub pull_url: PullUrl,
+    /// The name to register; the machine's where there is none.
+    pub fqdn: Option<Fqdn>,
+    /// Bounds on a scrape's time.
+    pub timeouts: ScrapeTimeouts,
+    /// Bound of the wait after a first failed poll.
+    pub retry_initial_wait: Duration,
+    /// Bound of the wait after any failed poll.
+    pub retry_max_wait: Duration,
+    /// Seconds that a poll asks to be held for.
+    pub poll_wait: Option<u32>,
+    /// Where the client's own pages are.
+    pub metrics_address: Option<ListenAddress>,
+    /// TLS towards the proxy.
+    pub tls: Tls,
+    /// How long scrapes in hand may take at the end.
+    pub grace_period: Duration,
+    /// The token for the pull URL.
+    pub pull_token: Option<PullToken>,
+}
+
+impl Config {
+    /// Checks what the operator typed, with the value of `PROM_TOKEN`.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, or does not hold what its flag is for; the token fits no header.
+    pub fn new(args: Args, prom_token: Option<OsString>) -> anyhow::Result<Self> {
+        Ok(Self {
+            tls: Tls::read(&args)?,
+            proxy_url: args.proxy_url,
+            pull_url: args.pull_url,
+            fqdn: args.fqdn,
+            timeouts: ScrapeTimeouts {
+                default: args.scrape_default_timeout,
+                max: args.scrape_max_timeout,
+            },
+            retry_initial_wait: args.retry_initial_wait,
+            retry_max_wait: args.retry_max_wait,
+            poll_wait: whole_seconds(args.poll_wait),
+            metrics_address: args.metrics_addr.0,
+            grace_period: args.shutdown_grace_period,
+            pull_token: PullToken::new(prom_token)?,
+        })
+    }
+}
+
+/// The certificates of `--tls.cacert`, and the identity of `--tls.cert` and `--tls.key`.
+#[derive(Clone, Default)]
+pub struct Tls {
+    /// Roots that replace the system's.
+    pub roots: Option<Vec<Certificate>>,
+    /// What the client shows of itself.
+    pub identity: Option<Identity>,
+}
+
+impl Tls {
+    fn read(args: &Args) -> anyhow::Result<Self> {
+        let roots = args.tls_cacert.as_deref().map(|path| {
+            let pem = read("--tls.cacert", path)?;
+            let roots = Certificate::from_pem_bundle(&pem)
+                .with_context(|| format!("--tls.cacert: {path} is not a PEM file"))?;
+            anyhow::ensure!(
+                !roots.is_empty(),
+                "--tls.cacert: {path} has no certificate in PEM format in it"
+            );
+            Ok(roots)
+        });
+        let identity = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
+        let identity = identity.map(|(cert, key)| {
+            let mut pem = read("--tls.cert", cert)?;
+            pem.push(b'\n');
+            pem.extend(read("--tls.key", key)?);
+            Identity::from_pem(&pem).with_context(|| {
+                format!(
+                    "--tls.cert, --tls.key: {cert} and {key} are not a certificate and its key \
+                     in PEM format"
+                )
+            })
+        });
+        Ok(Self {
+            roots: roots.transpose()?,
+            identity: identity.transpose()?,
+        })
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("roots", &self.roots.as_ref().map(Vec::len))
+            .field("identity", &self.identity.is_some())
+            .finish()
+    }
+}
+
+/// `PROM_TOKEN`, which goes to the pull URL and nowhere else.
+#[derive(Clone)]
+pub struct PullToken(HeaderValue);
+
+impl PullToken {
+    /// Takes the variable's value. An empty one is none.
+    ///
+    /// # Errors
+    ///
+    /// It holds what no header can hold.
+    pub fn new(value: Option<OsString>) -> Result<Option<Self>, UsageError> {
+        let Some(value) = value.filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let header = value
+            .to_str()
+            .and_then(|text| HeaderValue::from_str(text.trim_end_matches(['\r', '\n'])).ok());
+        let mut header = header.ok_or_else(|| {
+            UsageError(
+                "PROM_TOKEN in the environment has characters that a header cannot hold; \
+                 use printable ASCII"
+                    .to_owned(),
+            )
+        })?;
+        header.set_sensitive(true);
+        Ok(Some(Self(header)))
+    }
+
+    /// The token as the value of a header.
+    #[must_use]
+    pub fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+impl fmt::Debug for PullToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PullToken(hidden)")
+    }
+}
+
+fn read(flag: &str, path: &str) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("{flag}: cannot read {path}"))
+}
+
+/// `Prefer: wait` knows whole seconds only: a part of one counts as one.
+fn whole_seconds(wait: Duration) -> Option<u32> {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    match u32::try_from(seconds) {
+        Ok(0) => None,
+        Ok(seconds) => Some(seconds),
+        Err(_) => Some(u32::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pushprox_daemon::cli::{Stop, parse_from};
+
+    const URLS: [&str; 4] = [
+        "--proxy-url",
+        "http://u:secret@p/x",
+        "--pull-url",
+        "http://t/m",
+    ];
+
+    fn config(more: &[&str], token: Option<&str>) -> anyhow::Result<Config> {
+        let args = parse_from::<Args>("client", [&URLS[..], more].concat()).unwrap();
+        Config::new(args, token.map(OsString::from))
+    }
+
+    fn usage(args: &[&str]) -> String {
+        match parse_from::<Args>("client", args) {
+            Err(Stop::Usage(error)) => error.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_readme() {
+        let config = config(&[], None).unwrap();
+        assert_eq!(config.timeouts, ScrapeTimeouts::default());
+        assert_eq!(config.retry_initial_wait, Duration::from_secs(1));
+        assert_eq!(config.retry_max_wait, Duration::from_secs(5));
+        assert_eq!(config.poll_wait, Some(45));
+        assert_eq!(config.grace_period, Duration::from_secs(10));
+        assert_eq!(
+            config.metrics_address.unwrap().to_string(),
+            "127.0.0.1:9369"
+        );
+        assert!(config.fqdn.is_none() && config.pull_token.is_none());
+    }
+
+    #[test]
+    fn an_empty_metrics_address_switches_the_pages_off() {
+        assert_eq!(
+            config(&["--metrics-addr="], None).unwrap().metrics_address,
+            None
+        );
+        assert_eq!(
+            config(&["--metrics-addr", ""], None)
+                .unwrap()
+                .metrics_address,
+            None
+        );
+    }
+
+    #[test]
+    fn polls_ask_for_whole_seconds() {
+        for (text, wait) in [
+            ("0", None),
+            ("300ms", Some(1)),
+            ("45s", Some(45)),
+            ("1.5s", Some(2)),
+        ] {
+            assert_eq!(
+                config(&["--poll.wait", text], None).unwrap().poll_wait,
+                wait
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_secret_is_in_the_debug_output() {
+        let config = config(&[], Some("secret")).unwrap();
+        assert!(!format!("{config:?}").contains("secret"));
+        let args = parse_from::<Args>("client", URLS).unwrap();
+        assert!(!format!("{args:?}").contains("secret"));
+    }
+
+    #[test]
+    fn an_empty_token_is_none_and_a_bad_one_is_told_without_showing_it() {
+        assert!(config(&[], Some("")).unwrap().pull_token.is_none());
+        let error = config(&[], Some("sec\u{0}ret")).unwrap_err();
+        assert!(error.is::<UsageError>());
+        assert!(error.to_string().starts_with("PROM_TOKEN"), "{error}");
+        assert!(!error.to_string().contains("sec\u{0}ret"));
+    }
+
+    #[test]
+    fn mistakes_are_one_line_each() {
+        assert_eq!(
+            usage(&[]),
+            "--proxy-url and --pull-url are required (or PROXY_URL and PULL_URL in the environment)"
+        );
+        assert_eq!(
+            usage(&["--proxy-url", "u:secret@host:80", "--pull-url", "http://t"]),
+            "--proxy-url: the URL begins neither with http:// nor with https://; write http://host:port/"
+        );
+        assert_eq!(
+            usage(&[&URLS[..], &["--fqdn", "a b"]].concat()),
+            "--fqdn: the host name has the character ' '; it may have letters, digits, '-', '_' and '.'"
+        );
+        assert_eq!(
+            usage(&[&URLS[..], &["--tls.cert", "x"]].concat()),
+            "--tls.key is required"
+        );
+        assert_eq!(
+            usage(&[&URLS[..], &["--metrics-addr", "9369"]].concat()),
+            "--metrics-addr: \"9369\" is not a listen address; \
+             write one like :8080, 127.0.0.1:8080 or [::1]:8080"
+        );
+        assert_eq!(
+            usage(&[&URLS[..], &["--scrape.max-timeout", "0"]].concat()),
+            "--scrape.max-timeout: \"0\" is zero; write one like 5m, 1m30s or 500ms"
+        );
+    }
+
+    #[test]
+    fn unreadable_files_are_told_with_their_flag() {
+        let error = config(&["--tls.cacert", "/no/such/file"], None).unwrap_err();
+        assert_eq!(
+            pushprox_daemon::exit::causes(error.as_ref()),
+            "--tls.cacert: cannot read /no/such/file: no such file or directory"
+        );
+        let error = config(&["--tls.cacert", "/dev/null"], None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "--tls.cacert: /dev/null has no certificate in PEM format in it"
+        );
+    }
+}

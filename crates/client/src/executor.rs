@@ -1,0 +1,132 @@
+//! Carries instructions out: pull, then push, within the time that the scrape has.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use pushprox_protocol::message::request::Instruction;
+use pushprox_protocol::timeout::{ScrapeTimeouts, answer_margin};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::answer::Answer;
+use crate::error::{PullError, PushError};
+use crate::metrics::Metrics;
+use crate::pusher::Pusher;
+use crate::scraper::Scraper;
+
+/// What a scrape's task needs.
+#[derive(Debug)]
+pub struct Executor {
+    /// Asks the target.
+    pub scraper: Scraper,
+    /// Takes the answer to the proxy.
+    pub pusher: Pusher,
+    /// Bounds on a scrape's time.
+    pub timeouts: ScrapeTimeouts,
+    /// Counts it all.
+    pub metrics: Metrics,
+}
+
+/// When a scrape's steps must be over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Deadlines {
+    /// The target has answered.
+    pull: Instant,
+    /// The push is through.
+    push: Instant,
+}
+
+impl Deadlines {
+    /// The target is given up on two margins before the scrape's time is up, so that the reason
+    /// is at the proxy before that one gives up on this client, one margin before the end.
+    fn new(received: Instant, time: Duration) -> Self {
+        Self {
+            pull: received + time - 2 * answer_margin(time),
+            push: received + time,
+        }
+    }
+}
+
+impl Executor {
+    /// Pulls and pushes for one scrape. The log and the metrics tell how it went.
+    pub async fn carry_out(&self, instruction: Instruction, received: Instant) {
+        self.metrics.scrapes.inc();
+        let deadlines = Deadlines::new(received, self.timeouts.resolve(&instruction.headers));
+        let pulled = self.scraper.pull(&instruction, deadlines.pull).await;
+        self.finish(instruction, pulled, received, deadlines).await;
+    }
+
+    /// Tells the proxy that this client has no room for the scrape.
+    pub async fn turn_down(&self, instruction: Instruction, received: Instant, limit: usize) {
+        self.metrics.scrapes.inc();
+        let deadlines = Deadlines::new(received, self.timeouts.resolve(&instruction.headers));
+        let busy = Err(PullError::Busy(limit));
+        self.finish(instruction, busy, received, deadlines).await;
+    }
+
+    async fn finish(
+        &self,
+        instruction: Instruction,
+        pulled: Result<Answer, PullError>,
+        received: Instant,
+        deadlines: Deadlines,
+    ) {
+        let Instruction { method, id, .. } = instruction;
+        let (answer, failure) = match pulled {
+            Ok(answer) => (answer, None),
+            Err(error) => {
+                self.metrics.scrape_errors.inc();
+                (Answer::of_failure(&method, &error), Some(error))
+            }
+        };
+        let status = answer.status();
+        let pushed = self.pusher.push(&id, answer, deadlines.push).await;
+        let took = received.elapsed();
+        self.metrics.scrape_seconds.observe(took.as_secs_f64());
+        let scrape_id = shown(&id);
+        match (&failure, &pushed) {
+            (Some(error), _) => {
+                warn!(scrape_id, status = status.as_u16(), %error, ?took, "pull failed")
+            }
+            (None, Ok(())) if status.is_success() => {
+                debug!(scrape_id, status = status.as_u16(), ?took, "scrape done");
+            }
+            (None, Ok(())) => {
+                warn!(
+                    scrape_id,
+                    status = status.as_u16(),
+                    ?took,
+                    "the target answered with an error"
+                );
+            }
+            (None, Err(_)) => {}
+        }
+        if let Err(error) = pushed {
+            match error {
+                PushError::TargetBrokeOff(_) => self.metrics.scrape_errors.inc(),
+                _ => self.metrics.push_errors.inc(),
+            };
+            warn!(scrape_id, %error, ?took, "push failed");
+        }
+    }
+}
+
+fn shown(id: &HeaderValue) -> &str {
+    id.to_str().unwrap_or("(not text)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_target_has_until_two_margins_before_the_end() {
+        let now = Instant::now();
+        for (time, pull) in [(10_000, 9_000), (2_000, 1_600), (100, 80)] {
+            let time = Duration::from_millis(time);
+            let deadlines = Deadlines::new(now, time);
+            assert_eq!(deadlines.push, now + time);
+            assert_eq!(deadlines.pull, now + Duration::from_millis(pull));
+        }
+    }
+}

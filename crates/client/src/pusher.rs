@@ -1,0 +1,61 @@
+//! The push: takes an answer to the proxy before the scrape's time is up.
+
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Method, StatusCode};
+use tokio::time::{Instant, timeout_at};
+
+use crate::answer::Answer;
+use crate::error::PushError;
+use crate::http::discard;
+use crate::proxy_url::ProxyUrl;
+
+/// Pushes to one proxy.
+#[derive(Debug, Clone)]
+pub struct Pusher {
+    http: reqwest::Client,
+    url: ProxyUrl,
+}
+
+impl Pusher {
+    /// A pusher to the proxy at `url`, with `http` made by [`crate::http::to_proxy`].
+    #[must_use]
+    pub fn new(http: reqwest::Client, url: ProxyUrl) -> Self {
+        Self { http, url }
+    }
+
+    /// Pushes the answer to the scrape with this id. At `deadline` a push that is not through is
+    /// cut off.
+    ///
+    /// # Errors
+    ///
+    /// The answer did not come through, or the proxy did not want it.
+    pub async fn push(
+        &self,
+        id: &HeaderValue,
+        answer: Answer,
+        deadline: Instant,
+    ) -> Result<(), PushError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut request = reqwest::Request::new(Method::POST, self.url.push().clone());
+        *request.body_mut() = Some(reqwest::Body::wrap(answer.into_push(id, left)));
+        if let Some(authorization) = self.url.authorization() {
+            request
+                .headers_mut()
+                .insert(AUTHORIZATION, authorization.clone());
+        }
+        let exchange = async {
+            let response = self.http.execute(request).await;
+            let response = response.map_err(PushError::request)?;
+            let status = response.status();
+            let told = discard(response).await;
+            match status {
+                _ if status.is_success() => Ok(()),
+                StatusCode::GONE => Err(PushError::Gone(told)),
+                _ => Err(PushError::Refused(told)),
+            }
+        };
+        timeout_at(deadline, exchange)
+            .await
+            .unwrap_or(Err(PushError::TimedOut))
+    }
+}

@@ -1,0 +1,111 @@
+//! The pull: asks the pull URL, and nothing else, for what a scrape wants.
+
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST};
+use http::{HeaderMap, Method};
+use pushprox_protocol::headers::{
+    ID, PULL_TOKEN, SCRAPE_TIMEOUT, SCRAPE_TIMEOUT_SECONDS, strip_hop_by_hop,
+};
+use pushprox_protocol::message::request::Instruction;
+use pushprox_protocol::timeout;
+use tokio::time::{Instant, timeout_at};
+
+use crate::answer::Answer;
+use crate::config::PullToken;
+use crate::error::{PullError, find};
+use crate::http::ToTarget;
+use crate::pull_url::PullUrl;
+use crate::urls::shown;
+
+/// Pulls from one place.
+#[derive(Debug, Clone)]
+pub struct Scraper {
+    http: ToTarget,
+    url: PullUrl,
+    token: Option<PullToken>,
+}
+
+impl Scraper {
+    /// A scraper of `url`.
+    #[must_use]
+    pub fn new(http: ToTarget, url: PullUrl, token: Option<PullToken>) -> Self {
+        Self { http, url, token }
+    }
+
+    /// Pulls what the instruction asks for. The answer's body is still to come when this returns.
+    ///
+    /// # Errors
+    ///
+    /// There is no answer, or none until `deadline`.
+    pub async fn pull(
+        &self,
+        instruction: &Instruction,
+        deadline: Instant,
+    ) -> Result<Answer, PullError> {
+        let method = &instruction.method;
+        if method != Method::GET && method != Method::HEAD {
+            return Err(PullError::Method(method.clone()));
+        }
+        let url = self.url.for_scrape(instruction.uri.query());
+        let within = deadline.saturating_duration_since(Instant::now());
+        let mut headers = self.headers(instruction);
+        headers.insert(SCRAPE_TIMEOUT_SECONDS, timeout::format(within));
+        let http = self
+            .http
+            .client(&url)
+            .map_err(|error| PullError::request(shown(&url), error))?;
+        let request = || {
+            let mut request = reqwest::Request::new(method.clone(), url.clone());
+            *request.headers_mut() = headers.clone();
+            http.execute(request)
+        };
+        let exchange = async {
+            match request().await {
+                // A target may close a connection in the very moment in which it is used again,
+                // and a scrape can be asked twice.
+                Err(error) if was_closed(&error) => request().await,
+                result => result,
+            }
+        };
+        match timeout_at(deadline, exchange).await {
+            Ok(Ok(response)) if response.status().is_informational() => {
+                Err(PullError::Informational {
+                    target: shown(&url),
+                    status: response.status(),
+                })
+            }
+            Ok(Ok(response)) => Ok(Answer::of_target(method, response)),
+            Ok(Err(error)) => Err(PullError::request(shown(&url), error)),
+            Err(_) => Err(PullError::TimedOut {
+                target: shown(&url),
+                within,
+            }),
+        }
+    }
+
+    /// The scrape's headers as far as they are for the target, and the operator's own.
+    fn headers(&self, instruction: &Instruction) -> HeaderMap {
+        let mut headers = instruction.headers.clone();
+        strip_hop_by_hop(&mut headers);
+        // The host is the pull URL's; there is no body; the rest is not for the target.
+        for name in [HOST, CONTENT_LENGTH, EXPECT, ID, SCRAPE_TIMEOUT, PULL_TOKEN] {
+            headers.remove(name);
+        }
+        if let (Some(own), false) = (
+            self.url.authorization(),
+            headers.contains_key(AUTHORIZATION),
+        ) {
+            headers.insert(AUTHORIZATION, own.clone());
+        }
+        if let Some(token) = &self.token {
+            headers.insert(PULL_TOKEN, token.header());
+        }
+        headers
+    }
+}
+
+fn was_closed(error: &reqwest::Error) -> bool {
+    !error.is_connect()
+        && (find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message)
+            || find::<std::io::Error>(error)
+                .is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionReset))
+}

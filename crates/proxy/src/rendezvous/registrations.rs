@@ -1,0 +1,235 @@
+//! Who is registered, and which polls of theirs are parked.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use hashbrown::HashTable;
+use pushprox_protocol::fqdn::FqdnRef;
+use pushprox_protocol::{Fqdn, Target};
+use slotmap::{SlotMap, new_key_type};
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+new_key_type! {
+    /// A parked poll, until it is handed a scrape or ends.
+    pub(crate) struct PollKey;
+    /// A registered name, until it expires.
+    pub(super) struct RegistrationKey;
+}
+
+/// Names with their parked polls, and what of them ends by time. `P` is what a poll is told
+/// through.
+#[derive(Debug)]
+pub(super) struct Registrations<P> {
+    /// How long a name outlives its last poll.
+    timeout: Duration,
+    max_names: usize,
+    hasher: RandomState,
+    /// Finds a registration by its name.
+    names: HashTable<RegistrationKey>,
+    registrations: SlotMap<RegistrationKey, Registration>,
+    polls: SlotMap<PollKey, Poll<P>>,
+    /// Each parked poll that has a wait, and each registration once; soonest first.
+    timers: BTreeSet<(Instant, Timer)>,
+}
+
+/// A name that some client polls, or polled not long ago.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) name: Fqdn,
+    /// Parked polls, the newest last.
+    polls: SmallVec<[PollKey; 1]>,
+    /// When the last poll ended; of no meaning while one waits.
+    pub(super) idle_since: Instant,
+}
+
+#[derive(Debug)]
+struct Poll<P> {
+    handle: P,
+    registration: RegistrationKey,
+    ends: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Poll(PollKey),
+    Registration(RegistrationKey),
+}
+
+/// What has ended by time.
+#[derive(Debug)]
+pub(super) enum Expired<P> {
+    /// A poll whose wait is over.
+    Poll(P),
+    /// A name that nobody polls any more.
+    Name(Fqdn),
+}
+
+impl<P> Registrations<P> {
+    pub(super) fn new(timeout: Duration, max_names: usize) -> Self {
+        Self {
+            timeout,
+            max_names,
+            hasher: RandomState::new(),
+            names: HashTable::new(),
+            registrations: SlotMap::with_key(),
+            polls: SlotMap::with_key(),
+            timers: BTreeSet::new(),
+        }
+    }
+
+    /// The registration that serves this target: the exact name's, else the bare name's.
+    pub(super) fn serving(&self, target: &Target) -> Option<&Registration> {
+        let key = self
+            .find(target.exact())
+            .or_else(|| self.find(target.bare()))?;
+        self.registrations.get(key)
+    }
+
+    pub(super) fn is_registered(&self, name: FqdnRef<'_>) -> bool {
+        self.find(name).is_some()
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &Fqdn> {
+        self.registrations.values().map(|r| &r.name)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.registrations.len()
+    }
+
+    /// Registers a name, or finds it registered. `None` when there are too many.
+    pub(super) fn register(&mut self, name: &Fqdn, now: Instant) -> Option<RegistrationKey> {
+        if let Some(key) = self.find(name.as_ref()) {
+            return Some(key);
+        }
+        if self.registrations.len() >= self.max_names {
+            return None;
+        }
+        let key = self.registrations.insert(Registration {
+            name: name.clone(),
+            polls: SmallVec::new(),
+            idle_since: now,
+        });
+        let (registrations, hasher) = (&self.registrations, &self.hasher);
+        let hash = |key: &RegistrationKey| match registrations.get(*key) {
+            Some(registration) => hasher.hash_one(registration.name.as_ref()),
+            None => 0,
+        };
+        self.names
+            .insert_unique(hasher.hash_one(name.as_ref()), key, hash);
+        self.timers
+            .insert((now + self.timeout, Timer::Registration(key)));
+        Some(key)
+    }
+
+    /// Notes that a poll of this name has ended without having been parked.
+    pub(super) fn touch(&mut self, key: RegistrationKey, now: Instant) {
+        if let Some(registration) = self.registrations.get_mut(key) {
+            registration.idle_since = now;
+        }
+    }
+
+    /// Parks a poll under a name.
+    pub(super) fn park(
+        &mut self,
+        registration: RegistrationKey,
+        handle: P,
+        ends: Option<Instant>,
+    ) -> PollKey {
+        let key = self.polls.insert(Poll {
+            handle,
+            registration,
+            ends,
+        });
+        if let Some(ends) = ends {
+            self.timers.insert((ends, Timer::Poll(key)));
+        }
+        if let Some(registration) = self.registrations.get_mut(registration) {
+            registration.polls.push(key);
+        }
+        key
+    }
+
+    /// Takes a poll out. Nothing happens where it has ended already.
+    pub(super) fn unpark(&mut self, key: PollKey, now: Instant) -> Option<P> {
+        let poll = self.polls.remove(key)?;
+        if let Some(ends) = poll.ends {
+            self.timers.remove(&(ends, Timer::Poll(key)));
+        }
+        if let Some(registration) = self.registrations.get_mut(poll.registration) {
+            registration.polls.retain(|other| *other != key);
+            registration.idle_since = now;
+        }
+        Some(poll.handle)
+    }
+
+    /// When something ends by time next.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Ends the next of what is over at `now`.
+    pub(super) fn expire_next(&mut self, now: Instant) -> Option<Expired<P>> {
+        loop {
+            let (_, timer) = *self.timers.first().filter(|(due, _)| *due <= now)?;
+            self.timers.pop_first();
+            let expired = match timer {
+                Timer::Poll(key) => self.unpark(key, now).map(Expired::Poll),
+                Timer::Registration(key) => self.expire_name(key, now).map(Expired::Name),
+            };
+            if expired.is_some() {
+                return expired;
+            }
+        }
+    }
+
+    /// Forgets a name whose time is over, or sets its timer anew: the timer is not moved at each
+    /// poll, which would cost more than a look at it every few minutes.
+    fn expire_name(&mut self, key: RegistrationKey, now: Instant) -> Option<Fqdn> {
+        let registration = self.registrations.get(key)?;
+        let last_seen = match registration.polls.is_empty() {
+            true => registration.idle_since,
+            false => now,
+        };
+        let expires = last_seen + self.timeout;
+        if expires > now {
+            self.timers.insert((expires, Timer::Registration(key)));
+            return None;
+        }
+        let hash = self.hasher.hash_one(registration.name.as_ref());
+        if let Ok(entry) = self.names.find_entry(hash, |other| *other == key) {
+            entry.remove();
+        }
+        self.registrations.remove(key).map(|gone| gone.name)
+    }
+
+    fn find(&self, name: FqdnRef<'_>) -> Option<RegistrationKey> {
+        let is_name = |key: &RegistrationKey| {
+            self.registrations
+                .get(*key)
+                .is_some_and(|registration| registration.name.as_ref() == name)
+        };
+        self.names
+            .find(self.hasher.hash_one(name), is_name)
+            .copied()
+    }
+
+    /// Whether everything that refers to something else finds it.
+    #[cfg(test)]
+    pub(super) fn is_sound(&self) -> bool {
+        let parked: usize = self.registrations.values().map(|r| r.polls.len()).sum();
+        let timed = self.polls.values().filter(|p| p.ends.is_some()).count();
+        parked == self.polls.len()
+            && self.names.len() == self.registrations.len()
+            && self.timers.len() == timed + self.registrations.len()
+    }
+}
+
+impl Registration {
+    /// The parked poll that is served first: the newest, whose client is the likeliest to live.
+    pub(super) fn newest_poll(&self) -> Option<PollKey> {
+        self.polls.last().copied()
+    }
+}

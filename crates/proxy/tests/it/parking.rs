@@ -1,0 +1,102 @@
+//! What a client may do while its poll is parked.
+
+use std::time::Duration;
+
+use crate::support::{answer, instruction, poll, push, start};
+
+#[tokio::test]
+async fn a_request_sent_ahead_is_served_in_its_turn() {
+    let proxy = start().await;
+    let mut connection = proxy.connect().await;
+    let ahead = [
+        poll("node", ""),
+        b"GET /-/healthy HTTP/1.1\r\nHost: p\r\n\r\n".to_vec(),
+    ];
+    connection.send(&ahead.concat()).await.unwrap();
+    proxy.registered("node").await;
+    connection
+        .send(b"GET /clients HTTP/1.1\r\nHost: p\r\n\r\n")
+        .await
+        .unwrap();
+    let mut scrape = proxy.scrape("http://node/metrics", 10.0).await;
+    let given = instruction(&mut connection).await;
+    assert_eq!(connection.receive().await.unwrap().status(), 200);
+    assert!(connection.receive().await.unwrap().text().contains("node"));
+    connection
+        .send(&push(answer(&given.id, "ok").as_bytes()))
+        .await
+        .unwrap();
+    assert_eq!(scrape.receive().await.unwrap().text(), "ok");
+}
+
+#[tokio::test]
+async fn a_client_that_half_closes_has_left() {
+    let proxy = start().await;
+    let mut left = proxy.park("node").await;
+    left.finish().await.unwrap();
+    assert!(left.rest().await.is_empty());
+    let mut stays = proxy.park("node").await;
+    let _scrape = proxy.scrape("http://node/metrics", 10.0).await;
+    instruction(&mut stays).await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_without_end_is_cut_off() {
+    let proxy = start().await;
+    let mut connection = proxy.park("node").await;
+    let rubbish = vec![b'x'; 64 * 1024];
+    connection.send(&rubbish).await.ok();
+    assert!(connection.rest().await.is_empty());
+    let healthy = pushprox_testkit::wire::get(proxy.address, "/-/healthy").await;
+    assert_eq!(healthy.status(), 200);
+}
+
+#[tokio::test]
+async fn a_poll_that_comes_in_single_bytes_is_parked_too() {
+    let proxy = start().await;
+    let mut connection = proxy.connect().await;
+    for byte in poll("node", "Prefer: wait=45\r\n") {
+        connection.send(&[byte]).await.unwrap();
+    }
+    proxy.registered("node").await;
+    let mut scrape = proxy.scrape("http://node/metrics", 10.0).await;
+    let given = instruction(&mut connection).await;
+    proxy.push(answer(&given.id, "ok")).await;
+    assert_eq!(scrape.receive().await.unwrap().text(), "ok");
+}
+
+#[tokio::test]
+async fn a_scrape_in_the_moment_of_a_departure_goes_to_who_stays() {
+    let proxy = start().await;
+    let mut stays = proxy.park("node").await;
+    for _ in 0..100 {
+        let leaves = proxy.park("node").await;
+        drop(leaves);
+        let mut scrape = proxy.scrape("http://node/metrics", 10.0).await;
+        let given = instruction(&mut stays).await;
+        stays.send(&poll("node", "")).await.unwrap();
+        proxy.push(answer(&given.id, "ok")).await;
+        assert_eq!(scrape.receive().await.unwrap().text(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_a_connection_stays_behind() {
+    let proxy = start().await;
+    let before = descriptors();
+    for _ in 0..20 {
+        let polls = [proxy.park("a").await, proxy.park("b").await];
+        drop(polls);
+        drop(proxy.scrape("http://none/", 30.0).await);
+    }
+    pushprox_testkit::wait::until(
+        "descriptors are back at rest",
+        Duration::from_secs(20),
+        async || (descriptors() <= before).then_some(()),
+    )
+    .await;
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
