@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::fleet::PerClient;
+use crate::fleet::Polls;
 use crate::messages::Inner;
 use crate::rows::RowName;
 
 /// Measures what PushProx's proxy and client cost, and compares it with the goals.
 #[derive(Debug, Parser)]
-#[command(name = "bench")]
+#[command(name = "bench", args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -28,6 +28,26 @@ pub(crate) enum Command {
         #[arg(long)]
         listen: SocketAddr,
     },
+    /// Measure how memory and CPU grow with the fleet
+    Scale {
+        /// Numbers of clients
+        #[arg(long, value_name = "COUNTS", value_delimiter = ',',
+              default_values_t = [1000, 2000, 4000, 6000, 9000, 12_000, 15_000, 18_000])]
+        counts: Vec<usize>,
+
+        #[command(flatten)]
+        bench: BenchArgs,
+    },
+    /// Draw what `scale` has measured
+    Plot {
+        /// The JSON that `scale` has written
+        #[arg(value_name = "JSON")]
+        scale: PathBuf,
+
+        /// Where the plot goes
+        #[arg(value_name = "SVG")]
+        svg: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -36,6 +56,20 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ROW", value_delimiter = ',')]
     pub(crate) only: Vec<RowName>,
 
+    /// Print the table as Markdown too, at the end
+    #[arg(long)]
+    pub(crate) markdown: bool,
+
+    /// Exit with 1 also when a goal is missed, not only when a figure cannot be measured
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    #[command(flatten)]
+    pub(crate) bench: BenchArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
     /// The proxy to measure [default: the one beside this program]
     #[arg(long, value_name = "PATH")]
     pub(crate) proxy: Option<PathBuf>,
@@ -44,13 +78,9 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) client: Option<PathBuf>,
 
-    /// Where the result goes as JSON [default: bench.json in the target folder]
+    /// Where the result goes [default: bench.json or scale.json in the target folder]
     #[arg(long, value_name = "PATH")]
     pub(crate) json: Option<PathBuf>,
-
-    /// Exit with 1 when a goal is missed
-    #[arg(long)]
-    pub(crate) strict: bool,
 
     /// How many clients are a whole fleet
     #[arg(long, value_name = "COUNT", default_value_t = 18_000)]
@@ -60,9 +90,9 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 12)]
     pub(crate) rounds: usize,
 
-    /// How many connections a client uses
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = PerClient::Two)]
-    pub(crate) connections: PerClient,
+    /// Which connections polls go out on
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Polls::Same)]
+    pub(crate) polls: Polls,
 
     /// How pushed answers tell their length
     #[arg(long, value_name = "FRAMING", value_enum, default_value_t = Inner::Length)]

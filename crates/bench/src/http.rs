@@ -1,25 +1,57 @@
-//! HTTP/1.1 answers as they arrive on a connection: heads, and bodies by length or in chunks.
+//! HTTP/1.1 messages as they arrive on a connection: heads, and bodies by length or in chunks.
 
-use anyhow::{Context as _, bail, ensure};
+use std::fmt;
+use std::marker::PhantomData;
+
+use anyhow::{Context as _, ensure};
 
 /// Reads the answers on one connection, one after the other.
-#[derive(Debug, Default)]
-pub(crate) struct Answers {
-    /// The beginning of a head that has not come whole yet.
-    partial: Vec<u8>,
-    body: Option<Body>,
+pub(crate) type Answers = Messages<Answer>;
+
+/// Reads the requests on one connection, one after the other.
+pub(crate) type Requests = Messages<Request>;
+
+/// What kind of messages a connection carries.
+pub(crate) trait Kind {
+    /// What is told about a head.
+    type Head<'a>;
+
+    /// The length of the head, what it tells and the body that follows; `None` when the head has
+    /// not come whole yet.
+    fn parse(bytes: &[u8]) -> anyhow::Result<Option<(usize, Self::Head<'_>, Body)>>;
 }
 
-/// What has been read of an answer.
+#[derive(Debug)]
+pub(crate) enum Answer {}
+
+#[derive(Debug)]
+pub(crate) enum Request {}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part<'a> {
-    Head { status: u16, reason: &'a str },
+pub(crate) struct Status<'a> {
+    pub(crate) code: u16,
+    pub(crate) reason: &'a str,
+    /// The scrape's id, where the answer is one inside a push.
+    pub(crate) id: Option<&'a [u8]>,
+}
+
+/// What has been read of a message. The head of a request is its path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part<'a, H> {
+    Head(H),
     Data(&'a [u8]),
     End,
 }
 
+pub(crate) struct Messages<K> {
+    /// The beginning of a head that has not come whole yet.
+    partial: Vec<u8>,
+    body: Option<Body>,
+    kind: PhantomData<K>,
+}
+
 #[derive(Debug)]
-enum Body {
+pub(crate) enum Body {
     Length(u64),
     /// Within a chunk that has this many bytes left.
     Chunk(u64),
@@ -31,12 +63,12 @@ enum Body {
     Trailer(Vec<u8>),
 }
 
-impl Answers {
+impl<K: Kind> Messages<K> {
     /// Takes bytes off the connection and passes on, in order, what they mean.
     pub(crate) fn read(
         &mut self,
         bytes: &[u8],
-        mut each: impl FnMut(Part<'_>) -> anyhow::Result<()>,
+        mut each: impl FnMut(Part<'_, K::Head<'_>>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         if self.partial.is_empty() {
             return self.read_on(bytes, &mut each);
@@ -49,11 +81,11 @@ impl Answers {
     fn read_on(
         &mut self,
         mut bytes: &[u8],
-        each: &mut impl FnMut(Part<'_>) -> anyhow::Result<()>,
+        each: &mut impl FnMut(Part<'_, K::Head<'_>>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         loop {
             if let Some(body) = &mut self.body {
-                let is_whole = body.read(&mut bytes, each)?;
+                let is_whole = body.read(&mut bytes, |data| each(Part::Data(data)))?;
                 if !is_whole {
                     return Ok(());
                 }
@@ -63,62 +95,109 @@ impl Answers {
             if bytes.is_empty() {
                 return Ok(());
             }
-            let mut headers = [httparse::EMPTY_HEADER; 32];
-            let mut head = httparse::Response::new(&mut headers);
-            let httparse::Status::Complete(length) = head.parse(bytes).context("no HTTP answer")?
-            else {
-                ensure!(bytes.len() < MAX_HEAD, "the head of an answer has no end");
+            let Some((length, head, body)) = K::parse(bytes)? else {
+                ensure!(bytes.len() < MAX_HEAD, "the head of a message has no end");
                 self.partial = bytes.to_vec();
                 return Ok(());
             };
-            let status = head.code.context("an answer has no status")?;
-            each(Part::Head {
-                status,
-                reason: head.reason.unwrap_or_default(),
-            })?;
-            self.body = Some(Body::of(status, head.headers)?);
+            each(Part::Head(head))?;
+            self.body = Some(body);
             bytes = bytes.get(length..).unwrap_or_default();
         }
     }
 }
 
-impl Body {
-    fn of(status: u16, headers: &[httparse::Header<'_>]) -> anyhow::Result<Self> {
-        if status == 204 {
-            return Ok(Self::Length(0));
+impl<K> Default for Messages<K> {
+    fn default() -> Self {
+        Self {
+            partial: Vec::new(),
+            body: None,
+            kind: PhantomData,
         }
+    }
+}
+
+impl<K> fmt::Debug for Messages<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messages")
+            .field("partial", &self.partial.len())
+            .field("body", &self.body)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Kind for Answer {
+    type Head<'a> = Status<'a>;
+
+    fn parse(bytes: &[u8]) -> anyhow::Result<Option<(usize, Status<'_>, Body)>> {
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut head = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(length) = head.parse(bytes).context("no HTTP answer")?
+        else {
+            return Ok(None);
+        };
+        let code = head.code.context("an answer has no status")?;
+        let reason = head.reason.unwrap_or_default();
+        let body = match code {
+            204 => Body::Length(0),
+            _ => Body::of(head.headers)?.context("an answer tells no length")?,
+        };
+        let mut headers = head.headers.iter();
+        let id = headers.find(|header| header.name.eq_ignore_ascii_case("id"));
+        let id = id.map(|header| header.value);
+        Ok(Some((length, Status { code, reason, id }, body)))
+    }
+}
+
+impl Kind for Request {
+    type Head<'a> = &'a str;
+
+    fn parse(bytes: &[u8]) -> anyhow::Result<Option<(usize, &str, Body)>> {
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut head = httparse::Request::new(&mut headers);
+        let httparse::Status::Complete(length) = head.parse(bytes).context("no HTTP request")?
+        else {
+            return Ok(None);
+        };
+        let path = head.path.context("a request has no path")?;
+        let body = Body::of(head.headers)?.unwrap_or(Body::Length(0));
+        Ok(Some((length, path, body)))
+    }
+}
+
+impl Body {
+    fn of(headers: &[httparse::Header<'_>]) -> anyhow::Result<Option<Self>> {
         for header in headers {
             let value = std::str::from_utf8(header.value)?.trim();
             if header.name.eq_ignore_ascii_case("transfer-encoding") {
                 ensure!(
                     value.eq_ignore_ascii_case("chunked"),
-                    "an answer's body is {value}"
+                    "a message's body is {value}"
                 );
-                return Ok(Self::ChunkSize(Vec::new()));
+                return Ok(Some(Self::ChunkSize(Vec::new())));
             }
             if header.name.eq_ignore_ascii_case("content-length") {
-                return Ok(Self::Length(
-                    value.parse().context("a content length is no number")?,
-                ));
+                let length = value.parse().context("a content length is no number")?;
+                return Ok(Some(Self::Length(length)));
             }
         }
-        bail!("an answer tells no length")
+        Ok(None)
     }
 
     /// Whether the body has come to its end.
     fn read(
         &mut self,
         bytes: &mut &[u8],
-        each: &mut impl FnMut(Part<'_>) -> anyhow::Result<()>,
+        mut each: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<bool> {
         loop {
             match self {
                 Self::Length(left) => {
-                    pass(left, bytes, each)?;
+                    pass(left, bytes, &mut each)?;
                     return Ok(*left == 0);
                 }
                 Self::Chunk(left) => {
-                    pass(left, bytes, each)?;
+                    pass(left, bytes, &mut each)?;
                     if *left > 0 {
                         return Ok(false);
                     }
@@ -163,7 +242,7 @@ impl Body {
 fn pass(
     left: &mut u64,
     bytes: &mut &[u8],
-    each: &mut impl FnMut(Part<'_>) -> anyhow::Result<()>,
+    each: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let here = usize::try_from(*left)
         .unwrap_or(usize::MAX)
@@ -174,7 +253,7 @@ fn pass(
     if data.is_empty() {
         return Ok(());
     }
-    each(Part::Data(data))
+    each(data)
 }
 
 /// Moves bytes into `line` up to the line's end, and tells whether it has come.
@@ -199,7 +278,7 @@ mod tests {
             answers
                 .read(piece, |part| {
                     match part {
-                        Part::Head { status, .. } => statuses.push(status),
+                        Part::Head(head) => statuses.push(head.code),
                         Part::Data(bytes) => data.extend_from_slice(bytes),
                         Part::End => ends += 1,
                     }
@@ -221,6 +300,31 @@ mod tests {
             assert_eq!(statuses, [200, 204, 200, 410], "in steps of {step}");
             assert_eq!(data, b"helloabc0123456789", "in steps of {step}");
             assert_eq!(ends, 4, "in steps of {step}");
+        }
+    }
+    #[test]
+    fn requests_are_read_however_they_are_cut() {
+        let wire = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n\
+            POST /poll HTTP/1.1\r\nContent-Length: 4\r\n\r\nname\
+            POST /push HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+        for step in 1..wire.len() {
+            let mut requests = Requests::default();
+            let (mut paths, mut data, mut ends) = (Vec::new(), Vec::new(), 0);
+            for piece in wire.chunks(step) {
+                requests
+                    .read(piece, |part| {
+                        match part {
+                            Part::Head(path) => paths.push(path.to_owned()),
+                            Part::Data(bytes) => data.extend_from_slice(bytes),
+                            Part::End => ends += 1,
+                        }
+                        Ok(())
+                    })
+                    .unwrap();
+            }
+            assert_eq!(paths, ["/metrics", "/poll", "/push"], "in steps of {step}");
+            assert_eq!(data, b"nameab", "in steps of {step}");
+            assert_eq!(ends, 3, "in steps of {step}");
         }
     }
 }

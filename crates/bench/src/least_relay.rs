@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use hashbrown::HashTable;
 use memchr::memmem;
 
+use crate::messages;
 use crate::poller::{Interest, Poller, Ready};
 
 struct LeastRelay {
@@ -174,19 +175,9 @@ impl LeastRelay {
     }
 
     fn hand_out(&mut self, scrape: u32, bytes: &[u8], parked: u32) -> Option<()> {
-        let head = bytes.strip_suffix(b"\r\n")?;
         let mut instruction = std::mem::take(&mut self.instruction);
         instruction.clear();
-        // As long as the UUIDs that real scrapes are named by.
-        let id = format!("Id: {scrape:08x}-0000-4000-8000-000000000000\r\n\r\n");
-        write!(
-            instruction,
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
-            head.len() + id.len()
-        )
-        .ok()?;
-        instruction.extend_from_slice(head);
-        instruction.extend_from_slice(id.as_bytes());
+        messages::instruction(bytes, scrape, &mut instruction)?;
         if let Some(connection) = self.connection(parked) {
             connection.state = State::Idle;
         }
@@ -229,8 +220,7 @@ impl LeastRelay {
         let message = bytes.get(head..)?;
         let length = number(bytes.get(length + 16..)?);
         let id = memmem::find(message, b"\r\nId: ")?;
-        let id = message.get(id + 6..id + 14)?;
-        let scrape = u32::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;
+        let scrape = messages::number_of(message.get(id + 6..)?)?;
         self.pass_on(index, scrape, length, message)
     }
 

@@ -50,6 +50,28 @@ pub(crate) fn scrape(client: u32, out: &mut Vec<u8>) {
     );
 }
 
+/// The answer to a poll that hands a scrape out: the scrape's head with its id.
+pub(crate) fn instruction(scrape: &[u8], id: u32, out: &mut Vec<u8>) -> Option<()> {
+    let head = scrape.strip_suffix(b"\r\n")?;
+    // As long as the UUIDs that real scrapes are named by.
+    let id = format!("Id: {id:08x}-0000-4000-8000-000000000000\r\n\r\n");
+    put(
+        out,
+        format_args!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+            head.len() + id.len()
+        ),
+    );
+    out.extend_from_slice(head);
+    out.extend_from_slice(id.as_bytes());
+    Some(())
+}
+
+/// The number in the id of an [`instruction`].
+pub(crate) fn number_of(id: &[u8]) -> Option<u32> {
+    u32::from_str_radix(std::str::from_utf8(id.get(..8)?).ok()?, 16).ok()
+}
+
 /// A push up to and with the first line of the pushed body. Behind it come the payload's rest and
 /// [`push_tail`].
 pub(crate) fn push_head(id: &str, client: u32, payload: &Payload, inner: Inner, out: &mut Vec<u8>) {

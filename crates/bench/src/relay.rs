@@ -1,5 +1,5 @@
-//! A relay in a process of its own: the proxy under test, or the least relay. Either ends with its
-//! [`Relay`].
+//! Processes under test, and what a load costs them: the client, and the two relays, which are the
+//! proxy and the least relay. Each ends with its [`Process`].
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::account::Account;
 use crate::fleet::{Fleet, Outcome};
+use crate::kernel::tcp_timeouts;
 
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -66,6 +67,38 @@ impl Process {
             .join("\n")
     }
 
+    /// Puts a load on it and takes the account of that.
+    pub(crate) fn under(
+        &mut self,
+        load: impl FnOnce() -> anyhow::Result<Outcome>,
+    ) -> anyhow::Result<Round> {
+        let (before, timeouts) = (self.account.cpu()?, tcp_timeouts()?);
+        let outcome = load().map_err(|error| match self.has_ended() {
+            true => error.context(format!("the program ended:\n{}", self.log())),
+            false => error,
+        })?;
+        let cpu = self.account.cpu()?.saturating_sub(before);
+        ensure!(outcome.scrapes > 0, "no scrape was answered");
+        Ok(Round {
+            outcome,
+            cpu,
+            timeouts: tcp_timeouts()?.saturating_sub(timeouts),
+        })
+    }
+
+    /// Waits until it has stopped to work.
+    pub(crate) fn wait_until_quiet(&mut self) -> anyhow::Result<()> {
+        let (mut cpu, mut changed) = (self.account.cpu()?, Instant::now());
+        while changed.elapsed() < QUIET_FOR {
+            std::thread::sleep(Duration::from_millis(10));
+            let now = self.account.cpu()?;
+            if now.saturating_sub(cpu) > QUIET {
+                (cpu, changed) = (now, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
@@ -88,11 +121,13 @@ pub(crate) struct Relay {
     files_at_rest: usize,
 }
 
-/// A load and what it cost the relay.
+/// A load and what it cost the process under test.
 #[derive(Debug)]
 pub(crate) struct Round {
     pub(crate) outcome: Outcome,
     pub(crate) cpu: Duration,
+    /// Retransmission timeouts meanwhile, of any TCP connection of the machine.
+    pub(crate) timeouts: u64,
 }
 
 impl Relay {
@@ -134,25 +169,10 @@ impl Relay {
             memory_at_rest: 0,
             files_at_rest: 0,
         };
-        relay.wait_until_quiet()?;
+        relay.process.wait_until_quiet()?;
         relay.memory_at_rest = relay.process.account.memory()?;
         relay.files_at_rest = relay.process.account.files()?;
         Ok(relay)
-    }
-
-    /// Puts a load on it and takes the account of that.
-    pub(crate) fn under(
-        &mut self,
-        load: impl FnOnce() -> anyhow::Result<Outcome>,
-    ) -> anyhow::Result<Round> {
-        let before = self.process.account.cpu()?;
-        let outcome = load().map_err(|error| match self.process.has_ended() {
-            true => error.context(format!("the relay ended:\n{}", self.process.log())),
-            false => error,
-        })?;
-        let cpu = self.process.account.cpu()?.saturating_sub(before);
-        ensure!(outcome.scrapes > 0, "no scrape was answered");
-        Ok(Round { outcome, cpu })
     }
 
     /// Connects a fleet's clients all at once and waits until all are taken and parked.
@@ -189,19 +209,6 @@ impl Relay {
                 fleet.failures.first,
             );
         }
-    }
-
-    /// Waits until it has stopped to work.
-    pub(crate) fn wait_until_quiet(&mut self) -> anyhow::Result<()> {
-        let (mut cpu, mut changed) = (self.process.account.cpu()?, Instant::now());
-        while changed.elapsed() < QUIET_FOR {
-            std::thread::sleep(Duration::from_millis(10));
-            let now = self.process.account.cpu()?;
-            if now.saturating_sub(cpu) > QUIET {
-                (cpu, changed) = (now, Instant::now());
-            }
-        }
-        Ok(())
     }
 }
 

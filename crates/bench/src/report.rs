@@ -1,13 +1,66 @@
-//! The table: a row for each goal, with its figure and verdict, for people and as JSON.
+//! The table: a row for each goal, with its figure and verdict, for people, as Markdown and as JSON.
 
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::Machine;
+
 /// All that a run has found.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
+    pub(crate) machine: Machine,
+    pub(crate) seconds: f64,
     pub(crate) rows: Vec<Row>,
+}
+
+impl Report {
+    pub(crate) fn new(machine: Machine) -> Self {
+        Self {
+            machine,
+            seconds: 0.0,
+            rows: Vec::new(),
+        }
+    }
+
+    pub(crate) fn count(&self, verdict: Verdict) -> usize {
+        let of_it = |row: &&Row| row.verdict == verdict;
+        self.rows.iter().filter(of_it).count()
+    }
+
+    /// The last line: how many goals are met, and how long the run took.
+    pub(crate) fn summary(&self) -> String {
+        let Machine {
+            processor,
+            cores,
+            kernel,
+        } = &self.machine;
+        format!(
+            "{} met, {} missed, {} failed, in {:.0} s on {cores} × {processor}, {kernel}",
+            self.count(Verdict::Met),
+            self.count(Verdict::Missed),
+            self.count(Verdict::Failed),
+            self.seconds,
+        )
+    }
+
+    /// The table as Markdown, with the summary.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text =
+            String::from("| figure | goal | measured | rounds | |\n|---|--:|--:|--:|---|\n");
+        for row in &self.rows {
+            let [figure, goal, value, spread, verdict] = row.cells();
+            writeln!(
+                text,
+                "| {figure} | {goal} | {value} | {spread} | {verdict} |"
+            )
+            .ok();
+        }
+        text.push('\n');
+        text.push_str(&self.summary());
+        text.push_str(".\n");
+        text
+    }
 }
 
 /// One goal.
@@ -90,6 +143,15 @@ impl Row {
 
     /// One line of the table, and the details below it.
     pub(crate) fn text(&self) -> String {
+        let [figure, goal, value, spread, verdict] = self.cells();
+        let mut text = format!("{figure:<64} {goal:>12} {value:>12} {spread:>15}  {verdict}");
+        for detail in &self.details {
+            write!(text, "\n    {}", detail.replace('\n', "\n    ")).ok();
+        }
+        text
+    }
+
+    fn cells(&self) -> [String; 5] {
         let value = self
             .value
             .map_or_else(|| "–".to_owned(), |value| quantity(value, &self.unit));
@@ -108,14 +170,13 @@ impl Row {
             Verdict::Missed => "MISSED",
             Verdict::Failed => "FAILED",
         };
-        let mut text = format!(
-            "{:<64} {:>12} {:>12} {:>15}  {verdict}",
-            self.figure, self.goal, value, spread
-        );
-        for detail in &self.details {
-            write!(text, "\n    {}", detail.replace('\n', "\n    ")).ok();
-        }
-        text
+        [
+            self.figure.clone(),
+            self.goal.clone(),
+            value,
+            spread,
+            verdict.to_owned(),
+        ]
     }
 }
 
@@ -151,5 +212,27 @@ pub(crate) fn median(values: &[f64]) -> f64 {
         }
         (Some(middle), _) => *middle,
         _ => f64::NAN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_met_up_to_its_limit_and_shows_its_spread() {
+        let row = Row::of_rounds("it", "a figure", vec![1.0, 9.0, 1.5], 1.5, "×").detail("more");
+        assert_eq!(row.verdict, Verdict::Met);
+        assert_eq!(
+            Row::new("it", "a figure", 1.6, 1.5, "×").verdict,
+            Verdict::Missed
+        );
+        let mut report = Report::new(Machine::this());
+        report.rows = vec![row, Row::failed("other", &anyhow::anyhow!("it is gone"))];
+        let markdown = report.markdown();
+        assert!(markdown.contains("| a figure | ≤ 1.50 × | 1.50 × | 1.00 – 9.00 | met |"));
+        assert!(markdown.contains("| other |  | – |  | FAILED |"));
+        assert!(markdown.contains("1 met, 0 missed, 1 failed"));
+        assert!(report.rows[1].text().contains("it is gone"));
     }
 }

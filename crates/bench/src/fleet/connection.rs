@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::http::{Answers, Part};
+use crate::http::{Answers, Part, Status};
 use crate::payload::Payload;
 
 #[derive(Debug)]
@@ -200,15 +200,20 @@ fn source(role: Role) -> Ipv4Addr {
 }
 
 impl Answer {
-    fn read(&mut self, role: Role, part: Part<'_>, payload: &Payload) -> anyhow::Result<()> {
+    fn read(
+        &mut self,
+        role: Role,
+        part: Part<'_, Status<'_>>,
+        payload: &Payload,
+    ) -> anyhow::Result<()> {
         match part {
-            Part::Head { status, reason } => {
+            Part::Head(Status { code, reason, .. }) => {
                 ensure!(
                     !matches!(role, Role::ClientIdle { .. } | Role::ScraperIdle) && !self.is_whole,
-                    "an answer {status} came that nobody asked for"
+                    "an answer {code} came that nobody asked for"
                 );
-                self.status = status;
-                if status != 200 {
+                self.status = code;
+                if code != 200 {
                     reason.clone_into(&mut self.reason);
                 }
             }

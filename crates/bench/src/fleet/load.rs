@@ -149,9 +149,9 @@ impl Tally {
 }
 
 /// Takes microseconds up to a minute, to three digits.
-fn latencies() -> anyhow::Result<Histogram<u64>> {
+pub(crate) fn latencies() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_max(60_000_000, 3)?)
 }
 
 /// Longer than any scrape may take.
-const STUCK_AFTER: Duration = Duration::from_secs(12);
+pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(12);

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use super::{Bench, RowName, Side, all, ratios, words};
-use crate::fleet::{Fleet, PerClient};
-use crate::http::{Answers, Part};
+use super::side::{Load, Side};
+use super::{Bench, RowName, all, ratios, scraped, words};
+use crate::fleet::Polls;
+use crate::http::{Answers, Part, Status};
 use crate::messages;
 use crate::payload::Payload;
 use crate::relay::{Relay, Round};
@@ -31,20 +32,27 @@ pub(super) fn measure(
     wanted: &[RowName],
     keep: &mut impl FnMut(RowName, anyhow::Result<Vec<Row>>),
 ) {
+    let payload = Rc::new(Payload::new(20_000));
+    let park = |relay: anyhow::Result<Relay>| Side::new(bench, relay?, bench.clients, &payload);
     let first = wanted.first().copied().unwrap_or(RowName::Memory);
     // Before the proxy's: a process cannot open the files of two fleets.
-    let least = match wanted.contains(&RowName::Memory) {
-        true => Parked::new(bench, Relay::least()).map(|least| least.words("least relay", bench)),
-        false => Ok(String::new()),
-    };
-    let (least, mut fleet) = match (least, Parked::new(bench, Relay::proxy(&bench.proxy))) {
+    let least = park(Relay::least()).and_then(|mut least| {
+        Ok(Least {
+            parked: least.words("least relay"),
+            rounds: match wanted.contains(&RowName::Parked) {
+                true => many_and_few(bench, &mut least, Relay::least()?, bench.rounds.div_ceil(3))?,
+                false => Vec::new(),
+            },
+        })
+    });
+    let (least, mut fleet) = match (least, park(Relay::proxy(&bench.proxy))) {
         (Ok(least), Ok(fleet)) => (least, fleet),
         (Err(error), _) | (_, Err(error)) => return keep(first, Err(error)),
     };
     for name in wanted {
         let rows = match name {
             RowName::Memory => Ok(vec![memory(bench, &fleet, &least)]),
-            RowName::Parked => parked(bench, &mut fleet),
+            RowName::Parked => parked(bench, &mut fleet, &least).map(|row| vec![row]),
             RowName::Clients => clients(bench, &mut fleet),
             _ => reconnect(bench, &mut fleet),
         };
@@ -52,80 +60,26 @@ pub(super) fn measure(
     }
 }
 
-/// A relay on which a whole fleet is parked.
-struct Parked {
-    side: Side,
-    /// What it took to register the fleet.
-    elapsed: Duration,
-    cpu: Duration,
-    /// Resident bytes that the fleet has added.
-    memory: u64,
+/// What the same fleet costs the least relay.
+struct Least {
+    parked: String,
+    rounds: Vec<(Round, Round)>,
 }
 
-impl Parked {
-    fn new(bench: &Bench, relay: anyhow::Result<Relay>) -> anyhow::Result<Self> {
-        let mut relay = relay?;
-        let payload = Rc::new(Payload::new(20_000));
-        let mut fleet = Fleet::new(relay.address, bench.per_client, bench.inner, payload)?;
-        let (elapsed, cpu) = relay.park(&mut fleet, bench.clients)?;
-        let memory = relay.process.account.memory()?;
-        Ok(Self {
-            memory: memory.saturating_sub(relay.memory_at_rest),
-            side: Side { relay, fleet },
-            elapsed,
-            cpu,
-        })
-    }
-
-    fn bytes_per_client(&self, bench: &Bench) -> f64 {
-        self.memory as f64 / bench.clients as f64
-    }
-
-    fn words(&self, side: &str, bench: &Bench) -> String {
-        format!(
-            "{side}: {:.0} bytes per client over {:.1} MB at rest; registered in {:.2} s, {:.1} µs of CPU each",
-            self.bytes_per_client(bench),
-            self.side.relay.memory_at_rest as f64 / 1e6,
-            self.elapsed.as_secs_f64(),
-            micros_each(self.cpu, bench),
-        )
-    }
-}
-
-fn memory(bench: &Bench, fleet: &Parked, least: &str) -> Row {
+fn memory(bench: &Bench, fleet: &Side, least: &Least) -> Row {
     let figure = format!(
         "resident memory per parked client, {} clients",
         bench.clients
     );
-    let value = fleet.bytes_per_client(bench);
-    Row::new("memory", &figure, value, 2000.0, "bytes")
-        .detail(fleet.words("proxy", bench))
-        .detail(least)
+    Row::new("memory", &figure, fleet.bytes_per_client(), 2000.0, "bytes")
+        .detail(fleet.words("proxy"))
+        .detail(&least.parked)
 }
 
-fn parked(bench: &Bench, fleet: &mut Parked) -> anyhow::Result<Vec<Row>> {
-    const FEW: usize = 100;
-    const AT_ONCE: usize = 16;
-    const WARM_UP: Duration = Duration::from_millis(600);
-    let payload = Rc::clone(&fleet.side.fleet.payload);
-    let mut few = bench.proxy_side(FEW, &payload)?;
-    let among_few = all(FEW);
-    let among_many = scraped(bench);
-    let round = Duration::from_millis(300);
-    let Side { relay, fleet } = &mut fleet.side;
-    let mut many = |duration| relay.under(|| fleet.closed(AT_ONCE, &among_many, duration));
-    let mut few = |duration| {
-        few.relay
-            .under(|| few.fleet.closed(AT_ONCE, &among_few, duration))
-    };
-    // Long enough for each that is scraped to have opened its second connection.
-    many(WARM_UP)?;
-    few(WARM_UP)?;
-    let mut rounds = Vec::new();
-    for _ in 0..bench.rounds {
-        rounds.push((many(round)?, few(round)?));
-    }
-    let ratios = ratios(&rounds);
+fn parked(bench: &Bench, fleet: &mut Side, least: &Least) -> anyhow::Result<Row> {
+    fleet.park_afresh()?;
+    let few = Relay::proxy(&bench.proxy)?;
+    let rounds = many_and_few(bench, fleet, few, bench.rounds)?;
     let figure = format!(
         "CPU per scrape, 20 kB, {} parked ÷ {FEW} parked",
         bench.clients
@@ -133,43 +87,59 @@ fn parked(bench: &Bench, fleet: &mut Parked) -> anyhow::Result<Vec<Row>> {
     let all_parked = format!(
         "{} parked, {} of them scraped",
         bench.clients,
-        among_many.len()
+        scraped(bench.clients).len()
     );
-    Ok(vec![
-        Row::of_rounds("parked", &figure, ratios, 1.15, "×")
+    let few_parked = format!("{FEW} parked, all of them scraped");
+    Ok(
+        Row::of_rounds("parked", &figure, ratios(&rounds), 1.15, "×")
             .detail(words(&all_parked, rounds.iter().map(|(many, _)| many)))
-            .detail(words(
-                "100 parked, all of them scraped",
-                rounds.iter().map(|(_, few)| few),
+            .detail(words(&few_parked, rounds.iter().map(|(_, few)| few)))
+            .detail(format!(
+                "the least relay's own ratio: {:.2} ×",
+                median(&ratios(&least.rounds))
             )),
-    ])
+    )
 }
 
-/// The clients that are scraped among a whole fleet: as many as there are descriptors for their
-/// second connections.
-fn scraped(bench: &Bench) -> Vec<u32> {
-    let step = (bench.clients / 1000).max(1);
-    all(bench.clients)
-        .into_iter()
-        .step_by(step)
-        .take(1000)
-        .collect()
+/// Rounds of scrapes among a whole fleet, each beside one among a few clients of another relay.
+fn many_and_few(
+    bench: &Bench,
+    many: &mut Side,
+    few: Relay,
+    rounds: usize,
+) -> anyhow::Result<Vec<(Round, Round)>> {
+    const AT_ONCE: Load = Load::AtOnce(16);
+    const ROUND: Duration = Duration::from_millis(300);
+    let payload = Rc::clone(&many.fleet.payload);
+    let mut few = Side::new(bench, few, FEW, &payload)?;
+    let (among_many, among_few) = (scraped(bench.clients), all(FEW));
+    many.warm_up(&among_many)?;
+    few.warm_up(&among_few)?;
+    let mut measured = Vec::new();
+    // The first is not counted.
+    for _ in 0..=rounds {
+        measured.push((
+            many.load(AT_ONCE, &among_many, ROUND)?,
+            few.load(AT_ONCE, &among_few, ROUND)?,
+        ));
+    }
+    Ok(measured.split_off(1))
 }
 
-fn clients(bench: &Bench, fleet: &mut Parked) -> anyhow::Result<Vec<Row>> {
+fn clients(bench: &Bench, fleet: &mut Side) -> anyhow::Result<Vec<Row>> {
     const RATE: u32 = 500;
     let round = Duration::from_millis(1500);
-    let among = scraped(bench);
-    let Side { relay, fleet } = &mut fleet.side;
-    let address = relay.address;
-    // Once around, so that each of them has opened its second connection.
-    fleet.each(16, &among)?;
+    let among = scraped(bench.clients);
+    let load = Load::PerSecond(RATE);
+    let address = fleet.relay.address;
+    fleet.park_afresh()?;
+    fleet.warm_up(&among)?;
     let mut times: Vec<f64> = Vec::new();
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for _ in 0..bench.rounds.div_ceil(3) {
-        without.push(relay.under(|| fleet.open_loop(RATE, &among, round))?);
+        without.push(fleet.load(load, &among, round)?);
         let lister = Lister::start(address, bench.clients);
-        with.push(relay.under(|| fleet.open_loop(RATE, &among, round))?);
+        with.push(fleet.load(load, &among, round)?);
         times.extend(lister.stop()?);
     }
     let p99 = |rounds: &[Round]| -> f64 {
@@ -245,8 +215,8 @@ fn take_list(stream: &mut TcpStream) -> anyhow::Result<(f64, Vec<u8>)> {
         ensure!(length > 0, "the connection of the list ended");
         answers.read(buffer.get(..length).unwrap_or_default(), |part| {
             match part {
-                Part::Head { status, .. } => {
-                    ensure!(status == 200, "the list was answered {status}")
+                Part::Head(Status { code, .. }) => {
+                    ensure!(code == 200, "the list was answered {code}")
                 }
                 Part::Data(bytes) => list.extend_from_slice(bytes),
                 Part::End => is_whole = true,
@@ -273,8 +243,9 @@ fn check_list(list: &[u8], names: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn reconnect(bench: &Bench, parked: &mut Parked) -> anyhow::Result<Vec<Row>> {
-    let Side { relay, fleet } = &mut parked.side;
+fn reconnect(bench: &Bench, side: &mut Side) -> anyhow::Result<Vec<Row>> {
+    let (registration, registered_within) = (side.per_registration(), side.registered_within);
+    let Side { relay, fleet, .. } = side;
     let mut costs = Vec::new();
     let mut times = Vec::new();
     let mut failures = 0;
@@ -283,15 +254,16 @@ fn reconnect(bench: &Bench, parked: &mut Parked) -> anyhow::Result<Vec<Row>> {
         fleet.kill();
         let (elapsed, _) = relay.park(fleet, bench.clients)?;
         let cpu = relay.process.account.cpu()?.saturating_sub(before);
-        costs.push(micros_each(cpu, bench));
+        costs.push(cpu.as_secs_f64() * 1e6 / bench.clients as f64);
         times.push(elapsed.as_secs_f64());
         failures += std::mem::take(&mut fleet.failures).count;
     }
     // A poll and a push on one connection each, as there are no descriptors for more.
-    let per_client = std::mem::replace(&mut fleet.per_client, PerClient::One);
+    let polls = std::mem::replace(&mut fleet.polls, Polls::Behind);
     let payload = std::mem::replace(&mut fleet.payload, Rc::new(Payload::new(1000)));
-    let verified = relay.under(|| fleet.each(16, &all(bench.clients)));
-    (fleet.per_client, fleet.payload) = (per_client, payload);
+    let everyone = all(bench.clients);
+    let verified = relay.process.under(|| fleet.each(16, &everyone));
+    (fleet.polls, fleet.payload) = (polls, payload);
     let verified = verified.context("a client that reconnected cannot be scraped")?;
     let figure = format!("CPU per registration, {} clients at once", bench.clients);
     Ok(vec![
@@ -301,9 +273,8 @@ fn reconnect(bench: &Bench, parked: &mut Parked) -> anyhow::Result<Vec<Row>> {
                 median(&times)
             ))
             .detail(format!(
-                "into an empty proxy: {:.1} µs each, all parked after {:.2} s",
-                micros_each(parked.cpu, bench),
-                parked.elapsed.as_secs_f64()
+                "into an empty proxy: {registration:.1} µs each, all parked after {:.2} s",
+                registered_within.as_secs_f64()
             )),
         Row::new(
             "reconnect",
@@ -316,6 +287,5 @@ fn reconnect(bench: &Bench, parked: &mut Parked) -> anyhow::Result<Vec<Row>> {
     ])
 }
 
-fn micros_each(cpu: Duration, bench: &Bench) -> f64 {
-    cpu.as_secs_f64() * 1e6 / bench.clients as f64
-}
+/// So many clients are few.
+const FEW: usize = 100;

@@ -1,17 +1,22 @@
 //! The goals, and how each is measured.
+//!
+//! These machines are shared: wherever two things can be run side by side, a figure is the ratio of
+//! both, in short rounds in turn, and its value is the median of the rounds.
 
+mod client;
 mod fleet_scale;
+pub(crate) mod side;
 mod side_by_side;
 mod size;
 mod slow_readers;
 
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::time::Instant;
 
-use crate::fleet::{Fleet, PerClient};
+use crate::fleet::Polls;
+use crate::kernel::Machine;
 use crate::messages::Inner;
-use crate::payload::Payload;
-use crate::relay::{Relay, Round};
+use crate::relay::Round;
 use crate::report::{Report, Row, median};
 
 /// What is measured, and how.
@@ -22,7 +27,7 @@ pub(crate) struct Bench {
     /// The size of the fleet that is parked.
     pub(crate) clients: usize,
     pub(crate) rounds: usize,
-    pub(crate) per_client: PerClient,
+    pub(crate) polls: Polls,
     pub(crate) inner: Inner,
 }
 
@@ -45,6 +50,8 @@ pub(crate) enum RowName {
     Reconnect,
     /// The list of the whole fleet, and scrapes meanwhile
     Clients,
+    /// Memory of the client, and its CPU per pull of 500 kB
+    Client,
     /// The size of the binaries
     Size,
 }
@@ -60,22 +67,18 @@ impl RowName {
             Self::Slow => "slow",
             Self::Reconnect => "reconnect",
             Self::Clients => "clients",
+            Self::Client => "client",
             Self::Size => "size",
         }
     }
-}
-
-/// A relay and its fleet.
-struct Side {
-    relay: Relay,
-    fleet: Fleet,
 }
 
 impl Bench {
     /// Measures the rows that are asked for. One that fails does not keep the others from being
     /// measured. Each is shown as soon as it is there.
     pub(crate) fn run(&self, wanted: &[RowName], mut show: impl FnMut(&Row)) -> Report {
-        let mut report = Report::default();
+        let start = Instant::now();
+        let mut report = Report::new(Machine::this());
         let mut keep = |name: RowName, rows: anyhow::Result<Vec<Row>>| {
             let rows = rows.unwrap_or_else(|error| vec![Row::failed(name.name(), &error)]);
             for row in rows {
@@ -99,43 +102,34 @@ impl Bench {
                 slow_readers::measure(self).map(|row| vec![row]),
             );
         }
+        if is_wanted(&RowName::Client) {
+            keep(RowName::Client, client::measure(self));
+        }
         if is_wanted(&RowName::Size) {
             keep(RowName::Size, size::measure(self));
         }
+        report.seconds = start.elapsed().as_secs_f64();
         report
-    }
-
-    /// The proxy, with this many clients parked.
-    fn proxy_side(&self, clients: usize, payload: &Rc<Payload>) -> anyhow::Result<Side> {
-        self.side(Relay::proxy(&self.proxy)?, clients, payload)
-    }
-
-    /// The least relay, with this many clients parked.
-    fn least_side(&self, clients: usize, payload: &Rc<Payload>) -> anyhow::Result<Side> {
-        self.side(Relay::least()?, clients, payload)
-    }
-
-    fn side(
-        &self,
-        mut relay: Relay,
-        clients: usize,
-        payload: &Rc<Payload>,
-    ) -> anyhow::Result<Side> {
-        let mut fleet = Fleet::new(
-            relay.address,
-            self.per_client,
-            self.inner,
-            Rc::clone(payload),
-        )?;
-        relay.park(&mut fleet, clients)?;
-        Ok(Side { relay, fleet })
     }
 }
 
 /// Every client of a fleet.
-fn all(clients: usize) -> Vec<u32> {
+pub(crate) fn all(clients: usize) -> Vec<u32> {
     (0..u32::try_from(clients).unwrap_or(u32::MAX)).collect()
 }
+
+/// The clients that are scraped among a whole fleet: as many as there are descriptors for their
+/// second connections.
+pub(crate) fn scraped(clients: usize) -> Vec<u32> {
+    let step = (clients / SCRAPED).max(1);
+    all(clients)
+        .into_iter()
+        .step_by(step)
+        .take(SCRAPED)
+        .collect()
+}
+
+const SCRAPED: usize = 1000;
 
 /// The ratio of one side's CPU per scrape to the other's, round by round.
 fn ratios(rounds: &[(Round, Round)]) -> Vec<f64> {
@@ -155,8 +149,13 @@ fn words<'a>(side: &str, rounds: impl IntoIterator<Item = &'a Round>) -> String 
     let milliseconds = |quantile: f64| {
         middle(&|round| round.outcome.latency.value_at_quantile(quantile) as f64 / 1e3)
     };
+    let timeouts: u64 = rounds.iter().map(|round| round.timeouts).sum();
+    let disturbed = match timeouts {
+        0 => String::new(),
+        _ => format!("; disturbed by {timeouts} timeouts of TCP"),
+    };
     format!(
-        "{side}: {:.1} µs of CPU per scrape; {:.0} scrapes/s; latency p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms",
+        "{side}: {:.1} µs of CPU per scrape; {:.0} scrapes/s; latency p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms{disturbed}",
         middle(&Round::per_scrape),
         middle(&|round| round.outcome.scrapes as f64 / round.outcome.elapsed.as_secs_f64()),
         milliseconds(0.5),

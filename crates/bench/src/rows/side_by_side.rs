@@ -3,9 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Bench, RowName, Side, all, ratios, words};
+use super::side::{Load, Side};
+use super::{Bench, RowName, all, ratios, words};
 use crate::payload::Payload;
-use crate::relay::Round;
+use crate::relay::Relay;
 use crate::report::Row;
 
 /// A load, and the goal under it.
@@ -17,25 +18,19 @@ struct Case {
     /// So many rounds of each side, in turn: short ones, so that both see the same machine.
     rounds: usize,
     round: Duration,
-    warm_up: Duration,
     limit: f64,
-}
-
-#[derive(Clone, Copy)]
-enum Load {
-    AtOnce(usize),
-    PerSecond(u32),
 }
 
 /// Measures one of these rows.
 pub(super) fn measure(bench: &Bench, name: RowName) -> anyhow::Result<Row> {
     let case = case(bench, name);
     let payload = Rc::new(Payload::new(case.size));
-    let mut proxy = bench.proxy_side(case.clients, &payload)?;
-    let mut least = bench.least_side(case.clients, &payload)?;
+    let mut proxy = Side::new(bench, Relay::proxy(&bench.proxy)?, case.clients, &payload)?;
+    let mut least = Side::new(bench, Relay::least()?, case.clients, &payload)?;
     let among = all(case.clients);
     for side in [&mut proxy, &mut least] {
-        side.load(case.load, &among, case.warm_up)?;
+        side.warm_up(&among)?;
+        side.load(case.load, &among, case.round)?;
     }
     let mut rounds = Vec::new();
     for _ in 0..case.rounds {
@@ -60,7 +55,6 @@ fn case(bench: &Bench, name: RowName) -> Case {
         load: Load::AtOnce(16),
         rounds: bench.rounds,
         round: Duration::from_millis(300),
-        warm_up: Duration::from_millis(500),
         limit: 1.5,
     };
     match name {
@@ -70,8 +64,6 @@ fn case(bench: &Bench, name: RowName) -> Case {
             load: Load::PerSecond(500),
             rounds: bench.rounds.div_ceil(2),
             round: Duration::from_millis(1500),
-            // Each client is scraped once, so that it has opened its second connection.
-            warm_up: Duration::from_secs(4),
             limit: 1.6,
             ..case
         },
@@ -82,15 +74,5 @@ fn case(bench: &Bench, name: RowName) -> Case {
             ..case
         },
         _ => case,
-    }
-}
-
-impl Side {
-    fn load(&mut self, load: Load, among: &[u32], duration: Duration) -> anyhow::Result<Round> {
-        let Self { relay, fleet } = self;
-        relay.under(|| match load {
-            Load::AtOnce(count) => fleet.closed(count, among, duration),
-            Load::PerSecond(rate) => fleet.open_loop(rate, among, duration),
-        })
     }
 }

@@ -11,7 +11,6 @@ use crate::report::Row;
 pub(super) fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     [("proxy", &bench.proxy), ("client", &bench.client)]
         .into_iter()
-        .filter(|(_, path)| path.exists())
         .map(|(name, path)| {
             let megabytes = stripped(path)? as f64 / 1e6;
             let figure = format!("release binary {name}, stripped");
@@ -27,6 +26,10 @@ fn stripped(binary: &Path) -> anyhow::Result<u64> {
         .args([copy.path(), binary])
         .status()
         .context("cannot run strip (of binutils)")?;
-    ensure!(status.success(), "strip failed: {status}");
+    ensure!(
+        status.success(),
+        "strip of {} failed: {status}",
+        binary.display()
+    );
     Ok(copy.path().metadata()?.len())
 }

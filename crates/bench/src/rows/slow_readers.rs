@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{Bench, all};
-use crate::http::{Answers, Part};
+use crate::http::{Answers, Part, Status};
 use crate::messages;
 use crate::relay::Relay;
 use crate::report::Row;
@@ -30,7 +30,7 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Row> {
             Ok(stream)
         })
         .collect::<anyhow::Result<_>>()?;
-    relay.wait_until_quiet()?;
+    relay.process.wait_until_quiet()?;
     let account = &mut relay.process.account;
     let rest = account.memory()?;
     account.reset_peak()?;
@@ -161,8 +161,8 @@ fn read_answer(
         ensure!(length > 0, "the connection ended");
         answers.read(buffer.get(..length).unwrap_or_default(), |part| {
             match part {
-                Part::Head { status, reason } => {
-                    ensure!(status == 200, "answered {status} {reason}")
+                Part::Head(Status { code, reason, .. }) => {
+                    ensure!(code == 200, "answered {code} {reason}")
                 }
                 Part::Data(bytes) => each(bytes)?,
                 Part::End => is_whole = true,

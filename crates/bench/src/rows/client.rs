@@ -1,0 +1,93 @@
+//! What the client costs: its memory, and its CPU for pulls of 500 kB, beside that of the least
+//! relay for scrapes of that size.
+//!
+//! A client gets one scrape after the other, as one Prometheus sends them.
+
+use std::ffi::OsString;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use super::side::{Load, Side};
+use super::{Bench, all, ratios, words};
+use crate::around::{Around, CLIENT, PULLED};
+use crate::messages;
+use crate::payload::Payload;
+use crate::relay::{Process, Relay};
+use crate::report::Row;
+
+pub(super) fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    ensure!(
+        bench.client.exists(),
+        "there is no {}",
+        bench.client.display()
+    );
+    let payload = Rc::new(Payload::new(500_000));
+    let mut around = Around::new(&payload)?;
+    let mut client = start(bench, &around)?;
+    around.wait_for_poll()?;
+    client.wait_until_quiet()?;
+    let rest = client.account.memory()?;
+    client.under(|| around.scrape(|begun, _| begun < PULLS))?;
+    client.wait_until_quiet()?;
+    let after = client.account.memory()?;
+
+    let mut least = Side::new(bench, Relay::least()?, FLEET, &payload)?;
+    let among = all(FLEET);
+    least.warm_up(&among)?;
+    let mut rounds = Vec::new();
+    for _ in 0..bench.rounds {
+        let end = std::time::Instant::now() + ROUND;
+        rounds.push((
+            client.under(|| around.scrape(|_, now| now < end))?,
+            least.load(Load::AtOnce(16), &among, ROUND)?,
+        ));
+    }
+    let ratios = ratios(&rounds);
+    Ok(vec![
+        Row::new(
+            "client",
+            "client: resident memory at rest",
+            rest as f64 / 1e6,
+            6.0,
+            "MB",
+        ),
+        Row::new(
+            "client",
+            &format!("client: resident memory after {PULLS} pulls of 500 kB"),
+            after as f64 / 1e6,
+            8.0,
+            "MB",
+        ),
+        Row::of_rounds(
+            "client",
+            "client: CPU per pull of 500 kB, with its push ÷ least relay",
+            ratios,
+            2.5,
+            "×",
+        )
+        .detail(words(
+            "client, one after the other",
+            rounds.iter().map(|(client, _)| client),
+        ))
+        .detail(words(
+            "least relay, 16 at once",
+            rounds.iter().map(|(_, least)| least),
+        )),
+    ])
+}
+
+fn start(bench: &Bench, around: &Around) -> anyhow::Result<Process> {
+    let arguments = [
+        format!("--proxy-url=http://{}/", around.proxy()?),
+        format!("--pull-url=http://{}{PULLED}", around.target()?),
+        format!("--fqdn={}", messages::name(CLIENT)),
+        "--metrics-addr=".to_owned(),
+    ];
+    Process::start(&bench.client, arguments.map(OsString::from))
+}
+
+const PULLS: u64 = 1000;
+const FLEET: usize = 100;
+const ROUND: Duration = Duration::from_millis(300);
