@@ -72,6 +72,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         "client started"
     );
     let executor = Arc::new(Executor {
+        fqdn: fqdn.clone(),
         scraper: Scraper::new(to_target, config.pull_url, config.pull_token),
         pusher: Pusher::new(to_proxy.clone(), config.proxy_url.clone()),
         timeouts: config.timeouts,

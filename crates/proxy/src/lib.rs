@@ -38,6 +38,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use config::Config;
+use handlers::clients::ClientList;
 use http1::buffers::Buffers;
 use metrics::Metrics;
 use rendezvous::{Limits, Rendezvous};
@@ -50,6 +51,7 @@ struct Proxy {
     timeouts: ScrapeTimeouts,
     poll_max_wait: Option<Duration>,
     buffers: Arc<Buffers>,
+    client_list: ClientList,
     started: Instant,
     /// No more polls and scrapes are taken.
     draining: CancellationToken,
@@ -71,6 +73,7 @@ impl Proxy {
             timeouts: config.scrape_timeouts,
             poll_max_wait: config.poll_max_wait,
             buffers: Arc::default(),
+            client_list: ClientList::default(),
             started: Instant::now(),
             draining,
             closing: CancellationToken::new(),

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::ACCEPT;
@@ -29,7 +30,8 @@ pub(crate) async fn route(
     let response = if request.method() == Method::CONNECT || request.uri().scheme().is_some() {
         scrape::handle(proxy, line, request).await
     } else {
-        own_page(proxy, &request).map(Either::Left)
+        line.end_at(Instant::now() + PAGE_TIMEOUT);
+        own_page(proxy, &request).await.map(Either::Left)
     };
     Ok(response.map(|body| Body {
         body,
@@ -37,12 +39,12 @@ pub(crate) async fn route(
     }))
 }
 
-fn own_page(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn own_page(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let started = Instant::now();
     let (path, response) = match request.uri().path() {
         "/poll" => ("/poll", respond::method_not_allowed("POST")),
         "/push" => ("/push", respond::method_not_allowed("POST")),
-        "/clients" => ("/clients", clients::handle(proxy, request)),
+        "/clients" => ("/clients", clients::handle(proxy, request).await),
         "/metrics" => ("/metrics", admin(proxy, request)),
         "/-/healthy" => ("/-/healthy", admin(proxy, request)),
         "/-/ready" => ("/-/ready", admin(proxy, request)),
@@ -98,6 +100,9 @@ impl Drop for Body {
         self.line.answered();
     }
 }
+
+/// For a page to be written to a peer that may not read it.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const NOT_FOUND: &str =
     "not found; Prometheus reaches this proxy by proxy_url, clients by /poll and /push\n";

@@ -7,10 +7,19 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use pushprox_daemon::respond;
+use pushprox_protocol::Fqdn;
 use pushprox_protocol::headers::REFRESH_INTERVAL_SECONDS;
 use serde::Serialize;
+use tokio::sync::Mutex;
 
 use crate::Proxy;
+
+/// The list as it was last asked for. Writing it out anew takes milliseconds where there are many
+/// names, so that is done away from the connections, and only when the names have changed.
+#[derive(Debug, Default)]
+pub(crate) struct ClientList {
+    last: Mutex<Option<(u64, Bytes)>>,
+}
 
 /// One entry of the list.
 #[derive(Serialize)]
@@ -20,7 +29,7 @@ struct TargetGroup {
 }
 
 /// Lists the registered names, sorted.
-pub(crate) fn handle(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+pub(crate) async fn handle(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return respond::method_not_allowed("GET, HEAD");
     }
@@ -32,20 +41,42 @@ pub(crate) fn handle(proxy: &Proxy, request: &Request<Incoming>) -> Response<Ful
             "the proxy has just started: its clients are still coming back",
         );
     }
-    let groups: Vec<TargetGroup> = proxy
-        .rendezvous
-        .names()
+    match proxy.client_list.get(proxy).await {
+        Some(list) => respond::json(list),
+        None => respond::text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the list could not be written\n",
+        ),
+    }
+}
+
+impl ClientList {
+    async fn get(&self, proxy: &Proxy) -> Option<Bytes> {
+        // Held across the await, so that many who ask at once have the list written once.
+        let mut last = self.last.lock().await;
+        let version = proxy.rendezvous.names_version();
+        if let Some((_, list)) = last.as_ref().filter(|(of, _)| *of == version) {
+            return Some(list.clone());
+        }
+        let names = proxy.rendezvous.names();
+        let list = tokio::task::spawn_blocking(move || write(names))
+            .await
+            .ok()??;
+        *last = Some((version, list.clone()));
+        Some(list)
+    }
+}
+
+fn write(mut names: Vec<Fqdn>) -> Option<Bytes> {
+    names.sort_unstable_by(|a, b| (a.host(), a.port()).cmp(&(b.host(), b.port())));
+    let groups: Vec<TargetGroup> = names
         .iter()
         .map(|name| TargetGroup {
             targets: [name.to_string()],
             labels: BTreeMap::new(),
         })
         .collect();
-    match serde_json::to_vec(&groups) {
-        Ok(mut list) => {
-            list.push(b'\n');
-            respond::json(list)
-        }
-        Err(error) => respond::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    }
+    let mut list = serde_json::to_vec(&groups).ok()?;
+    list.push(b'\n');
+    Some(list.into())
 }
