@@ -87,7 +87,7 @@ pub(crate) struct BenchArgs {
     pub(crate) clients: usize,
 
     /// How often each side is measured in turn
-    #[arg(long, value_name = "COUNT", default_value_t = 12)]
+    #[arg(long, value_name = "COUNT", default_value_t = 14)]
     pub(crate) rounds: usize,
 
     /// Which connections polls go out on

@@ -185,8 +185,9 @@ impl Scale {
                 .map(|(name, bytes)| format!("{name} {bytes:.0}"))
                 .collect();
             text.push_str(&format!(
-                "\nthe kernel, with both ends of {} parked connections: bytes each in {}; {} bytes of buffers in all",
+                "\nthe kernel, with both ends of {} parked connections: {:.0} bytes each ({}), and {} bytes of buffers in all",
                 kernel.connections,
+                kernel.objects.values().sum::<f64>(),
                 objects.join(", "),
                 kernel.buffers
             ));

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
@@ -36,15 +36,12 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let mut least = Side::new(bench, Relay::least()?, FLEET, &payload)?;
     let among = all(FLEET);
     least.warm_up(&among)?;
-    let mut rounds = Vec::new();
+    let (mut pulls, mut scrapes) = (Vec::new(), Vec::new());
     for _ in 0..bench.rounds {
-        let end = std::time::Instant::now() + ROUND;
-        rounds.push((
-            client.under(|| around.scrape(|_, now| now < end))?,
-            least.load(Load::AtOnce(16), &among, ROUND)?,
-        ));
+        let end = Instant::now() + ROUND;
+        pulls.push(client.under(|| around.scrape(|_, now| now < end))?);
+        scrapes.push(least.load(Load::AtOnce(16), &among, ROUND)?);
     }
-    let ratios = ratios(&rounds);
     Ok(vec![
         Row::new(
             "client",
@@ -63,18 +60,12 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         Row::of_rounds(
             "client",
             "client: CPU per pull of 500 kB, with its push ÷ least relay",
-            ratios,
+            ratios(&pulls, &scrapes),
             2.5,
             "×",
         )
-        .detail(words(
-            "client, one after the other",
-            rounds.iter().map(|(client, _)| client),
-        ))
-        .detail(words(
-            "least relay, 16 at once",
-            rounds.iter().map(|(_, least)| least),
-        )),
+        .detail(words("client, one after the other", &pulls))
+        .detail(words("least relay, 16 at once", &scrapes)),
     ])
 }
 

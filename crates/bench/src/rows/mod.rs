@@ -5,6 +5,8 @@
 
 mod client;
 mod fleet_scale;
+mod growth;
+mod list;
 pub(crate) mod side;
 mod side_by_side;
 mod size;
@@ -132,18 +134,17 @@ pub(crate) fn scraped(clients: usize) -> Vec<u32> {
 const SCRAPED: usize = 1000;
 
 /// The ratio of one side's CPU per scrape to the other's, round by round.
-fn ratios(rounds: &[(Round, Round)]) -> Vec<f64> {
-    rounds
-        .iter()
+fn ratios(ones: &[Round], others: &[Round]) -> Vec<f64> {
+    ones.iter()
+        .zip(others)
         .map(|(one, other)| one.per_scrape() / other.per_scrape())
         .collect()
 }
 
 /// What one side did in some rounds, in words.
-fn words<'a>(side: &str, rounds: impl IntoIterator<Item = &'a Round>) -> String {
-    let rounds: Vec<&Round> = rounds.into_iter().collect();
+fn words(side: &str, rounds: &[Round]) -> String {
     let middle = |of: &dyn Fn(&Round) -> f64| {
-        let values: Vec<f64> = rounds.iter().map(|round| of(round)).collect();
+        let values: Vec<f64> = rounds.iter().map(of).collect();
         median(&values)
     };
     let milliseconds = |quantile: f64| {

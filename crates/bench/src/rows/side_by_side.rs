@@ -32,18 +32,16 @@ pub(super) fn measure(bench: &Bench, name: RowName) -> anyhow::Result<Row> {
         side.warm_up(&among)?;
         side.load(case.load, &among, case.round)?;
     }
-    let mut rounds = Vec::new();
+    let (mut of_proxy, mut of_least) = (Vec::new(), Vec::new());
     for _ in 0..case.rounds {
-        rounds.push((
-            proxy.load(case.load, &among, case.round)?,
-            least.load(case.load, &among, case.round)?,
-        ));
+        of_proxy.push(proxy.load(case.load, &among, case.round)?);
+        of_least.push(least.load(case.load, &among, case.round)?);
     }
-    let ratios = ratios(&rounds);
+    let ratios = ratios(&of_proxy, &of_least);
     Ok(
         Row::of_rounds(name.name(), case.figure, ratios, case.limit, "×")
-            .detail(words("proxy", rounds.iter().map(|(proxy, _)| proxy)))
-            .detail(words("least relay", rounds.iter().map(|(_, least)| least))),
+            .detail(words("proxy", &of_proxy))
+            .detail(words("least relay", &of_least)),
     )
 }
 
