@@ -4,8 +4,8 @@
 //! |---|---|
 //! | [`cli`], [`config`] | the flags, and what they come to |
 //! | `connection` | one connection from accept to close: which request is whose |
-//! | `poll`, `push` | what clients ask, on the bare socket; `http1` is their HTTP |
-//! | `exchange`, `router`, `handlers` | every other request, by hyper: scrapes and pages |
+//! | `poll`, `push`, `scrape` | the three legs, on the bare socket; `http1` is their HTTP |
+//! | `exchange`, `router`, `clients` | the proxy's own pages, by hyper |
 //! | `rendezvous` | where scrapes meet polls, and pushes their scrapes |
 //! | `answer` | a pushed body on its way to Prometheus |
 //! | `error`, `metrics` | what Prometheus is told, and what is counted |
@@ -14,16 +14,17 @@ pub mod cli;
 pub mod config;
 
 mod answer;
+mod clients;
 mod connection;
 mod error;
 mod exchange;
-mod handlers;
 mod http1;
 mod metrics;
 mod poll;
 mod push;
 mod rendezvous;
 mod router;
+mod scrape;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,8 +38,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use clients::ClientList;
 pub use config::Config;
-use handlers::clients::ClientList;
 use http1::buffers::Buffers;
 use metrics::Metrics;
 use rendezvous::{Limits, Rendezvous};

@@ -6,10 +6,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use pushprox_protocol::ScrapeId;
-use pushprox_protocol::headers::ID;
 use pushprox_protocol::message::MessageError;
 use pushprox_protocol::message::body::BodyError;
-use pushprox_protocol::message::response::ResponseHead;
+use pushprox_protocol::message::pushed::{PushedHead, find_id};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
@@ -47,7 +46,7 @@ pub(crate) async fn serve(socket: Socket, request: Request, proxy: &Arc<Proxy>) 
         Ok((head, arrived)) => deliver(proxy, head, arrived, body).await,
         Err((refusal, arrived)) => {
             // Its scrape need not wait for its time to be up, where the id can still be read.
-            let id = find_id(&arrived);
+            let id = find_id(&arrived).and_then(|id| ScrapeId::parse(&id));
             if let Some(completion) = id.and_then(|id| proxy.rendezvous.complete(id)) {
                 warn!(fqdn = %completion.name, error = %refusal, "a client sent a broken answer");
                 completion.fail(&refusal);
@@ -89,7 +88,7 @@ pub(crate) async fn serve(socket: Socket, request: Request, proxy: &Arc<Proxy>) 
 async fn read_head(
     body: &mut RequestBody,
     request: &Request,
-) -> Result<(ResponseHead, Bytes), (Refusal, Bytes)> {
+) -> Result<(PushedHead, Bytes), (Refusal, Bytes)> {
     let mut arrived = Bytes::new();
     let reading = async {
         if request.expects_continue {
@@ -107,7 +106,7 @@ async fn read_head(
                     both.freeze()
                 }
             };
-            if let Some(parsed) = ResponseHead::parse(&arrived, MAX_HEAD)? {
+            if let Some(parsed) = PushedHead::parse(&arrived, MAX_HEAD)? {
                 return Ok(parsed);
             }
         }
@@ -124,15 +123,11 @@ async fn read_head(
 /// Joins an answer to its scrape and waits until it has been passed on. The push comes back.
 async fn deliver(
     proxy: &Proxy,
-    head: ResponseHead,
+    head: PushedHead,
     arrived: Bytes,
     push: RequestBody,
 ) -> (Result<(), Refusal>, RequestBody) {
-    let mut ids = head.headers.get_all(ID).iter();
-    let id = match (ids.next(), ids.next()) {
-        (Some(id), None) => ScrapeId::parse(id),
-        _ => return (Err(MessageError::Id.into()), push),
-    };
+    let id = ScrapeId::parse(&head.id);
     let Some(completion) = id.and_then(|id| proxy.rendezvous.complete(id)) else {
         return (Err(Refusal::Gone), push);
     };
@@ -159,18 +154,6 @@ async fn deliver(
         Ok(PushEnd { push, .. }) => (Err(Refusal::HungUp), push),
         Err(_) => unreachable!("a pushed body gives its push back when it is dropped"),
     }
-}
-
-/// Looks for an id in what could not be read as a head.
-fn find_id(bytes: &[u8]) -> Option<ScrapeId> {
-    bytes.split(|byte| *byte == b'\n').find_map(|line| {
-        let (name, value) = line.split_at_checked(3)?;
-        if !name.eq_ignore_ascii_case(b"id:") {
-            return None;
-        }
-        let value = http::HeaderValue::from_bytes(value.trim_ascii()).ok()?;
-        ScrapeId::parse(&value)
-    })
 }
 
 impl Refusal {

@@ -1,25 +1,23 @@
-//! Which handler serves a request that is neither a poll nor a push: absolute form is a scrape,
-//! everything else is one of the proxy's own pages.
+//! Which page of the proxy's own a request is for.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
-use http_body_util::{Either, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use pushprox_daemon::{admin, respond};
 use tokio::time::Instant;
 
 use crate::Proxy;
+use crate::clients;
+use crate::error::Failure;
 use crate::exchange::Line;
-use crate::handlers::scrape::ScrapeBody;
-use crate::handlers::{clients, scrape};
 
 /// Serves one request.
 pub(crate) async fn route(
@@ -27,11 +25,12 @@ pub(crate) async fn route(
     line: &Arc<Line>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let response = if request.method() == Method::CONNECT || request.uri().scheme().is_some() {
-        scrape::handle(proxy, line, request).await
+    let response = if request.method() == Method::CONNECT {
+        let failure = Failure::Tunnel;
+        proxy.metrics.proxied(failure.status());
+        respond::refusal(failure.status(), &failure.to_string())
     } else {
-        line.end_at(Instant::now() + PAGE_TIMEOUT);
-        own_page(proxy, &request).await.map(Either::Left)
+        own_page(proxy, &request).await
     };
     Ok(response.map(|body| Body {
         body,
@@ -71,13 +70,13 @@ fn admin(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
 /// The body of any answer. Its connection is told when hyper has all of it.
 #[derive(Debug)]
 pub(crate) struct Body {
-    body: Either<Full<Bytes>, ScrapeBody>,
+    body: Full<Bytes>,
     line: Arc<Line>,
 }
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = <Either<Full<Bytes>, ScrapeBody> as http_body::Body>::Error;
+    type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -100,9 +99,6 @@ impl Drop for Body {
         self.line.answered();
     }
 }
-
-/// For a page to be written to a peer that may not read it.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const NOT_FOUND: &str =
     "not found; Prometheus reaches this proxy by proxy_url, clients by /poll and /push\n";

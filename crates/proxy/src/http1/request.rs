@@ -14,6 +14,7 @@ pub(crate) struct Request {
     pub(crate) body: Framing,
     /// Whether the connection may go on behind it.
     pub(crate) keep_alive: bool,
+    pub(crate) is_http_1_1: bool,
     /// Whether its sender waits for leave to send the body.
     pub(crate) expects_continue: bool,
 }
@@ -25,6 +26,8 @@ pub(crate) enum Kind {
     Poll { wait: Option<u32> },
     /// `POST /push`.
     Push,
+    /// Absolute form.
+    Scrape,
     /// Anything else, which hyper serves.
     Other,
 }
@@ -70,6 +73,7 @@ impl Request {
             body: Framing::Length(0),
             // Of HTTP/1.0 no connection goes on: nothing that speaks it here reuses one.
             keep_alive: is_http_1_1,
+            is_http_1_1,
             expects_continue: false,
         };
         let (mut length, mut is_chunked) = (None, false);
@@ -113,12 +117,16 @@ impl Request {
 }
 
 fn kind(parsed: &httparse::Request<'_, '_>) -> Kind {
-    if parsed.method != Some("POST") {
-        return Kind::Other;
-    }
-    match parsed.path.map(|path| path.split('?').next()) {
-        Some(Some("/poll")) => Kind::Poll { wait: None },
-        Some(Some("/push")) => Kind::Push,
+    let path = parsed.path.unwrap_or_default();
+    match parsed.method {
+        // A tunnel is refused by whoever refuses the rest.
+        Some("CONNECT") => Kind::Other,
+        _ if path.contains("://") && !path.starts_with('/') => Kind::Scrape,
+        Some("POST") => match path.split('?').next() {
+            Some("/poll") => Kind::Poll { wait: None },
+            Some("/push") => Kind::Push,
+            _ => Kind::Other,
+        },
         _ => Kind::Other,
     }
 }
@@ -162,8 +170,11 @@ mod tests {
             ("POST /push HTTP/1.0", Kind::Push),
             ("GET /poll HTTP/1.1", Kind::Other),
             ("POST /polls HTTP/1.1", Kind::Other),
-            ("POST http://proxy/poll HTTP/1.1", Kind::Other),
-            ("GET http://node/poll HTTP/1.1", Kind::Other),
+            ("POST http://proxy/poll HTTP/1.1", Kind::Scrape),
+            ("GET http://node/poll HTTP/1.1", Kind::Scrape),
+            ("HEAD HTTP://node HTTP/1.1", Kind::Scrape),
+            ("GET ftp://node/ HTTP/1.1", Kind::Scrape),
+            ("GET /x?u=http://node/ HTTP/1.1", Kind::Other),
             ("CONNECT node:443 HTTP/1.1", Kind::Other),
         ] {
             assert_eq!(
