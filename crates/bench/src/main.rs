@@ -17,6 +17,7 @@
 
 #![expect(
     clippy::print_stdout,
+    clippy::print_stderr,
     clippy::disallowed_types,
     clippy::cast_precision_loss,
     reason = "a program that prints what it measures by the real clock, in figures of three digits"
@@ -50,8 +51,14 @@ use report::Verdict;
 use rows::{Bench, RowName};
 use scale::{Point, Scale};
 
-fn main() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    start(Cli::parse()).unwrap_or_else(|error| {
+        eprintln!("bench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         None => return run(&cli.run),
         Some(Command::LeastRelay { listen }) => {

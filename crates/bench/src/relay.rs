@@ -73,10 +73,7 @@ impl Process {
         load: impl FnOnce() -> anyhow::Result<Outcome>,
     ) -> anyhow::Result<Round> {
         let (before, timeouts) = (self.account.cpu()?, tcp_timeouts()?);
-        let outcome = load().map_err(|error| match self.has_ended() {
-            true => error.context(format!("the program ended:\n{}", self.log())),
-            false => error,
-        })?;
+        let outcome = load().map_err(|error| self.explain(error))?;
         let cpu = self.account.cpu()?.saturating_sub(before);
         ensure!(outcome.scrapes > 0, "no scrape was answered");
         Ok(Round {
@@ -84,6 +81,14 @@ impl Process {
             cpu,
             timeouts: tcp_timeouts()?.saturating_sub(timeouts),
         })
+    }
+
+    /// Adds to an error that the program has ended, and its last words, if that is so.
+    pub(crate) fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
+        match self.has_ended() {
+            true => error.context(format!("the program ended:\n{}", self.log())),
+            false => error,
+        }
     }
 
     /// Waits until it has stopped to work.

@@ -26,7 +26,9 @@ pub(super) fn measure(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let payload = Rc::new(Payload::new(500_000));
     let mut around = Around::new(&payload)?;
     let mut client = start(bench, &around)?;
-    around.wait_for_poll()?;
+    around
+        .wait_for_poll()
+        .map_err(|error| client.explain(error))?;
     client.wait_until_quiet()?;
     let rest = client.account.memory()?;
     client.under(|| around.scrape(|begun, _| begun < PULLS))?;
