@@ -77,7 +77,7 @@ pub(crate) fn accept<'a>(
     let admit = move |name: Fqdn, body: RequestBody| {
         let parked = proxy.rendezvous.park(&name, wait.duration());
         let Some(poll) = parked else {
-            return Err(body);
+            return Err(Box::new(body));
         };
         let mut socket = body.into_socket();
         socket.settle(&proxy.buffers);
@@ -92,7 +92,7 @@ pub(crate) fn accept<'a>(
     let refused = match name {
         Some(Ok(name)) => match admit(name, body) {
             Ok(parked) => return Ok(parked),
-            Err(body) => (Refusal::Full, body),
+            Err(body) => (Refusal::Full, *body),
         },
         Some(Err(refusal)) => (refusal, body),
         None => {
@@ -100,7 +100,7 @@ pub(crate) fn accept<'a>(
                 let (refusal, body) = match read_name(&mut body, &request).await {
                     Ok(name) => match admit(name, body) {
                         Ok(parked) => return park(parked, proxy).await,
-                        Err(body) => (Refusal::Full, body),
+                        Err(body) => (Refusal::Full, *body),
                     },
                     Err(refusal) => (refusal, body),
                 };
