@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use crate::peers::{Peer, Proxy};
 use crate::support::{Client, read_some, recording, scrape, soon, time_passes};
@@ -265,6 +266,28 @@ async fn too_many_scrapes_are_turned_down_and_told() {
     assert_eq!(proxy.push().await.status_line(), "HTTP/1.1 200 OK");
     drop(held);
     client.shutdown.begin();
+}
+
+#[tokio::test]
+async fn a_proxy_that_takes_no_refusals_stops_neither_the_polls_nor_the_end() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let grace = ["--shutdown.grace-period=0s"];
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &grace);
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        proxy.hand_out(&scrape("1", "", "60", "")).await;
+        held.push(target.next().await);
+    }
+    let handed_out = Instant::now();
+    proxy.hand_out(&scrape("one too many", "", "60", "")).await;
+    let unanswered = proxy.push().await;
+    proxy.hand_out(&scrape("another", "", "60", "")).await;
+    assert!(handed_out.elapsed() < Duration::from_secs(5));
+    unanswered.gone().await;
+    let _unanswered = proxy.push().await;
+    let ended = Instant::now();
+    client.stop().await;
+    assert!(ended.elapsed() < Duration::from_millis(1_900));
 }
 
 #[tokio::test]
