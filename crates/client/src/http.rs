@@ -1,6 +1,8 @@
 //! The two HTTP clients, one for each leg, which share nothing: no credentials, no certificates, no
 //! connections.
 
+use std::cell::Cell;
+use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use pushprox_daemon::listen::{
 };
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response};
+use tower::util::MapRequestLayer;
 use url::Url;
 
 use crate::config::Tls;
@@ -61,7 +64,7 @@ impl ToTarget {
     /// There is no reason for one that is known.
     pub fn new() -> anyhow::Result<Self> {
         Ok(Self {
-            plain: builder(false).no_proxy().build()?,
+            plain: to_target(false).build()?,
             secure: OnceLock::new(),
         })
     }
@@ -78,9 +81,28 @@ impl ToTarget {
         if let Some(secure) = self.secure.get() {
             return Ok(secure);
         }
-        let secure = builder(true).no_proxy().build()?;
+        let secure = to_target(true).build()?;
         Ok(self.secure.get_or_init(|| secure))
     }
+}
+
+/// Awaits a request of [`ToTarget`]'s, and tells beside its outcome whether it began a new connection.
+pub async fn watch_connects<T>(request: impl Future<Output = T>) -> (T, bool) {
+    let watched = async {
+        let outcome = request.await;
+        (outcome, CONNECTED.with(Cell::get))
+    };
+    CONNECTED.scope(Cell::new(false), watched).await
+}
+
+tokio::task_local! {
+    /// A connection is begun inside the request that needs it, and so in its task.
+    static CONNECTED: Cell<bool>;
+}
+
+fn note_connect<T>(connect: T) -> T {
+    CONNECTED.try_with(|connected| connected.set(true)).ok();
+    connect
 }
 
 /// Reads an answer to its end, so that its connection can serve again, and tells what it was: the
@@ -117,6 +139,12 @@ pub async fn discard(mut response: Response) -> String {
         told.push_str(line);
     }
     told
+}
+
+fn to_target(is_secure: bool) -> ClientBuilder {
+    builder(is_secure)
+        .no_proxy()
+        .connector_layer(MapRequestLayer::new(note_connect))
 }
 
 /// What both legs have in common. Without `is_secure` no certificate is trusted, and none is loaded.

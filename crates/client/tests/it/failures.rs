@@ -248,3 +248,26 @@ async fn a_connection_that_the_target_has_just_closed_is_not_a_failure() {
     assert_eq!(push.status_line(), "HTTP/1.1 200 OK");
     client.shutdown.begin();
 }
+
+#[tokio::test]
+async fn a_target_that_closes_a_fresh_connection_is_asked_once() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
+    for round in 1..=3 {
+        proxy.hand_out(&scrape("1", "", "5", "")).await;
+        drop(target.next().await);
+        let push = proxy.push().await;
+        assert_eq!(
+            push.status_line(),
+            format!(
+                "HTTP/1.1 502 target {} gave no answer: \
+                 the connection was closed before the answer",
+                target.url("/metrics")
+            )
+        );
+        push.answer("200 OK", "");
+        assert_eq!(target.connections(), round);
+        assert!(target.try_next().is_none());
+    }
+    client.stop().await;
+}
