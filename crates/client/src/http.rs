@@ -144,6 +144,7 @@ pub async fn discard(mut response: Response) -> String {
 fn to_target(is_secure: bool) -> ClientBuilder {
     builder(is_secure)
         .no_proxy()
+        .http1_max_headers(MAX_TARGET_HEADERS)
         .connector_layer(MapRequestLayer::new(note_connect))
 }
 
@@ -174,6 +175,9 @@ fn a_proxy_in_the_environment_is_secure() -> bool {
         .filter_map(std::env::var_os)
         .any(|value| value.to_string_lossy().starts_with("https:"))
 }
+
+/// More than our proxy passes on, so that the limit is the proxy's and its reason is the one told.
+const MAX_TARGET_HEADERS: usize = 256;
 
 /// For a connection to the proxy, which no scrape's time bounds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -328,6 +328,21 @@ async fn answers_without_a_body_are_pushed_as_a_head() {
 }
 
 #[tokio::test]
+async fn many_headers_of_a_target_go_through() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
+    proxy.hand_out(&scrape("1", "", "10", "")).await;
+    let headers = "X-Many: y\r\n".repeat(200);
+    let answer = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: 0\r\n\r\n");
+    target.next().await.reply(answer);
+    let push = proxy.push().await;
+    assert_eq!(push.status_line(), "HTTP/1.1 200 OK");
+    assert_eq!(push.text().matches("X-Many: y\r\n").count(), 200);
+    push.answer("200 OK", "");
+    client.stop().await;
+}
+
+#[tokio::test]
 async fn redirects_are_pushed_and_not_followed() {
     let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
     let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
