@@ -150,6 +150,11 @@ async fn errors_of_the_target_keep_their_status_and_reason() {
             b"HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n",
             "HTTP/1.1 599 ",
         ),
+        // What stands in for a reason that is not ASCII, of which the HTTP library keeps nothing.
+        (
+            b"HTTP/1.1 503 \xdcberlastet\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 503 Service Unavailable",
+        ),
     ] {
         let (push, _) = push_after(bytes).await;
         assert_eq!(push.status_line(), line);
