@@ -75,15 +75,15 @@ pub struct Args {
     pub metrics_addr: MetricsAddress,
 
     /// File with the certificates to trust the proxy by, instead of the system's (PEM).
-    #[arg(long = "tls.cacert", value_name = "FILE")]
+    #[arg(long = "tls.cacert", value_name = "FILE", value_parser = file_name)]
     pub tls_cacert: Option<String>,
 
     /// File with a certificate to show to the proxy (PEM).
-    #[arg(long = "tls.cert", value_name = "FILE", requires = "tls_key")]
+    #[arg(long = "tls.cert", value_name = "FILE", value_parser = file_name, requires = "tls_key")]
     pub tls_cert: Option<String>,
 
     /// File with the key of that certificate (PEM).
-    #[arg(long = "tls.key", value_name = "FILE", requires = "tls_cert")]
+    #[arg(long = "tls.key", value_name = "FILE", value_parser = file_name, requires = "tls_cert")]
     pub tls_key: Option<String>,
 
     /// How long scrapes in hand may take after SIGTERM or SIGINT.
@@ -98,6 +98,13 @@ pub struct Args {
     /// How the log is written.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+fn file_name(text: &str) -> Result<String, &'static str> {
+    match text {
+        "" => Err("the value is empty; give the name of a PEM file"),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// The value of `--metrics-addr`, where nothing means nowhere.
