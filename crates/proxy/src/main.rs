@@ -18,13 +18,13 @@ async fn main() -> ExitCode {
 async fn start(args: &Args) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.signals().context("cannot handle signals")?;
-    file_limit::raise();
     let mut listeners = Vec::new();
     for address in &args.listen {
         let listener = address.bind().await?;
         info!(address = %listener.local_addr()?, "listening");
         listeners.push(listener);
     }
+    file_limit::raise();
     run(Config::from(args), listeners, shutdown).await;
     Ok(())
 }
