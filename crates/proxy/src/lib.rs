@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`cli`], [`config`] | the flags, and what they come to |
+//! | [`access`] | who may come in, and what for |
 //! | `connection` | one connection from accept to close; hyper serves it |
 //! | `parking`, `prefixed` | the same connection while a poll waits on it: a bare socket |
 //! | `router`, `handlers` | which request is which, and what each does |
@@ -10,6 +11,7 @@
 //! | `answer` | a pushed body on its way to Prometheus |
 //! | `error`, `metrics` | what Prometheus is told, and what is counted |
 
+pub mod access;
 pub mod cli;
 pub mod config;
 
