@@ -11,6 +11,8 @@ PACKAGES := $(addprefix -p pushprox-,$(BINARIES))
 # Where the images go: docker builds $(TAGBASE)/proxy:$(VERSION) and so on, as the Go fork does.
 TAGBASE ?= pushprox
 VERSION ?= $(shell sed -n '/^\[workspace.package\]/,/^\[/ s/^version *= *"\(.*\)"/\1/p' Cargo.toml)
+# What --version shows besides the version, where this is a git checkout.
+REVISION := $(shell git rev-parse --short HEAD 2>/dev/null)
 IMAGES := $(foreach name,$(BINARIES),$(if $(wildcard Dockerfile.$(name)),$(name)))
 
 .PHONY: help
@@ -20,7 +22,7 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build the programs for release and leave them here: ./proxy, ./client
-	cargo build --release --locked $(PACKAGES)
+	$(if $(REVISION),PUSHPROX_REVISION=$(REVISION)) cargo build --release --locked $(PACKAGES)
 	@folder=$$(scripts/target-folder)/release; for name in $(BINARIES); do \
 		cp "$$folder/$$name" "./$$name"; echo "./$$name"; done
 
@@ -44,6 +46,7 @@ lint: ## Check format, lints, documentation and dependencies
 
 .PHONY: bench
 bench: ## Measure: latency, throughput, memory
+	@cargo pkgid -p pushprox-bench >/dev/null 2>&1 || { echo "there is no package pushprox-bench here"; exit 1; }
 	cargo run --release --locked -p pushprox-bench
 
 .PHONY: docker
@@ -51,4 +54,4 @@ docker: $(addprefix docker-,$(IMAGES)) ## Build the images: make docker TAGBASE=
 
 .PHONY: $(addprefix docker-,$(IMAGES))
 $(addprefix docker-,$(IMAGES)): docker-%:
-	docker build -t $(TAGBASE)/$*:$(VERSION) -f Dockerfile.$* .
+	docker build $(if $(REVISION),--build-arg PUSHPROX_REVISION=$(REVISION)) -t $(TAGBASE)/$*:$(VERSION) -f Dockerfile.$* .

@@ -47,7 +47,7 @@ pub enum PullError {
         status: StatusCode,
     },
     /// The time for the pull is up.
-    #[error("target {target} did not answer within {}", duration::format(*.within))]
+    #[error("target {target} did not answer within {}", in_millis(*.within))]
     TimedOut {
         /// The pull URL without its secrets.
         target: String,
@@ -142,7 +142,7 @@ pub enum PollError {
     #[error("the proxy answered {0}")]
     Status(String),
     /// An empty answer that did not wait for a scrape.
-    #[error("the proxy ended the poll after {}, without a scrape", duration::format(*.0))]
+    #[error("the proxy ended the poll after {}, without a scrape", in_millis(*.0))]
     TooSoon(Duration),
     /// The instruction did not come whole.
     #[error("the proxy's instruction broke off: {0}")]
@@ -195,6 +195,14 @@ pub fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<
                 .and_then(|inner| inner.downcast_ref::<E>()),
         })
         .last()
+}
+
+/// A time as a person would round it, up so that one that has just begun is shown as it was given.
+fn in_millis(time: Duration) -> String {
+    let millis = time.as_micros().div_ceil(1_000);
+    duration::format(Duration::from_millis(
+        u64::try_from(millis).unwrap_or(u64::MAX),
+    ))
 }
 
 fn last_words(error: &(dyn Error + 'static)) -> String {

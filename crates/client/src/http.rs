@@ -1,6 +1,7 @@
 //! The two HTTP clients, one for each leg, which share nothing: no credentials, no certificates, no
 //! connections.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,6 +11,7 @@ use pushprox_daemon::listen::{
 };
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response};
+use url::Url;
 
 use crate::config::Tls;
 use crate::proxy_url::ProxyUrl;
@@ -20,7 +22,8 @@ use crate::proxy_url::ProxyUrl;
 ///
 /// The certificates cannot be used, or the system's cannot be read.
 pub fn to_proxy(url: &ProxyUrl, tls: &Tls) -> anyhow::Result<Client> {
-    let mut builder = builder().connect_timeout(CONNECT_TIMEOUT);
+    let is_secure = url.poll().scheme() == "https" || a_proxy_in_the_environment_is_secure();
+    let mut builder = builder(is_secure).connect_timeout(CONNECT_TIMEOUT);
     if url.is_loopback() {
         // As Go does: what runs beside us is not reached through somebody else.
         builder = builder.no_proxy();
@@ -40,16 +43,44 @@ pub fn to_proxy(url: &ProxyUrl, tls: &Tls) -> anyhow::Result<Client> {
     builder.build().context(flags)
 }
 
-/// The client for pulls. It asks the target itself, whatever the environment says.
-///
-/// # Errors
-///
-/// The system's certificates cannot be read.
-pub fn to_target() -> anyhow::Result<Client> {
-    builder()
-        .no_proxy()
-        .build()
-        .context("cannot set up TLS with the system's certificates")
+/// The clients for pulls, with and without TLS. They ask the target itself, whatever the
+/// environment says.
+#[derive(Debug, Clone)]
+pub struct ToTarget {
+    plain: Client,
+    /// Made when it is first needed: the system's certificates take memory, and a machine may
+    /// have none.
+    secure: OnceLock<Client>,
+}
+
+impl ToTarget {
+    /// A client for plain HTTP; the other one is made when it is needed.
+    ///
+    /// # Errors
+    ///
+    /// There is no reason for one that is known.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            plain: builder(false).no_proxy().build()?,
+            secure: OnceLock::new(),
+        })
+    }
+
+    /// The client for this URL.
+    ///
+    /// # Errors
+    ///
+    /// The system's certificates cannot be read.
+    pub fn client(&self, url: &Url) -> reqwest::Result<&Client> {
+        if url.scheme() != "https" {
+            return Ok(&self.plain);
+        }
+        if let Some(secure) = self.secure.get() {
+            return Ok(secure);
+        }
+        let secure = builder(true).no_proxy().build()?;
+        Ok(self.secure.get_or_init(|| secure))
+    }
 }
 
 /// Reads an answer to its end, so that its connection can serve again, and tells what it was: the
@@ -88,8 +119,13 @@ pub async fn discard(mut response: Response) -> String {
     told
 }
 
-fn builder() -> ClientBuilder {
-    Client::builder()
+/// What both legs have in common. Without `is_secure` no certificate is trusted, and none is loaded.
+fn builder(is_secure: bool) -> ClientBuilder {
+    let builder = match is_secure {
+        true => Client::builder(),
+        false => Client::builder().tls_certs_only([]),
+    };
+    builder
         .redirect(Policy::none())
         .referer(false)
         .http1_only()
@@ -102,6 +138,13 @@ fn builder() -> ClientBuilder {
         .tcp_user_timeout(USER_TIMEOUT)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .pool_max_idle_per_host(POOL_MAX_IDLE)
+}
+
+fn a_proxy_in_the_environment_is_secure() -> bool {
+    ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]
+        .iter()
+        .filter_map(std::env::var_os)
+        .any(|value| value.to_string_lossy().starts_with("https:"))
 }
 
 /// For a connection to the proxy, which no scrape's time bounds.

@@ -26,6 +26,7 @@ pub mod urls;
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use pushprox_daemon::listen::ListenAddress;
 use pushprox_daemon::metrics::Registry;
 use pushprox_daemon::{Shutdown, admin};
@@ -35,6 +36,7 @@ use tracing::{info, warn};
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::executor::Executor;
+use crate::http::ToTarget;
 use crate::metrics::Metrics;
 use crate::poller::Poller;
 use crate::pusher::Pusher;
@@ -48,7 +50,10 @@ use crate::scraper::Scraper;
 /// It could not start: no usable name, or certificates that cannot be used.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let to_proxy = http::to_proxy(&config.proxy_url, &config.tls)?;
-    let to_target = http::to_target()?;
+    let to_target = ToTarget::new()?;
+    to_target
+        .client(&config.pull_url.for_scrape(None))
+        .context("cannot set up TLS with the system's certificates")?;
     let fqdn = match config.fqdn {
         Some(fqdn) => fqdn,
         None => hostname::fqdn().await?,
@@ -97,6 +102,9 @@ async fn serve_own_pages(
 ) {
     match address.bind().await {
         Ok(listener) => {
+            if let Ok(address) = listener.local_addr() {
+                info!(%address, "serving own pages");
+            }
             let readiness = Arc::clone(readiness);
             let ready = move || readiness.is_ready(Instant::now());
             shutdown.spawn(admin::serve(

@@ -257,7 +257,7 @@ const MAX_INSTRUCTION: usize = 1_024 * 1_024;
 const INSTRUCTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much later than agreed the end of a poll may come.
-const OVERDUE: Duration = Duration::from_secs(10);
+const OVERDUE: Duration = Duration::from_secs(5);
 
 /// A poll that ends sooner than this without a scrape was not held.
 const SHORTEST_WAIT: Duration = Duration::from_millis(500);

@@ -12,21 +12,22 @@ use tokio::time::{Instant, timeout_at};
 use crate::answer::Answer;
 use crate::config::PullToken;
 use crate::error::{PullError, find};
+use crate::http::ToTarget;
 use crate::pull_url::PullUrl;
 use crate::urls::shown;
 
 /// Pulls from one place.
 #[derive(Debug, Clone)]
 pub struct Scraper {
-    http: reqwest::Client,
+    http: ToTarget,
     url: PullUrl,
     token: Option<PullToken>,
 }
 
 impl Scraper {
-    /// A scraper of `url`, with `http` made by [`crate::http::to_target`].
+    /// A scraper of `url`.
     #[must_use]
-    pub fn new(http: reqwest::Client, url: PullUrl, token: Option<PullToken>) -> Self {
+    pub fn new(http: ToTarget, url: PullUrl, token: Option<PullToken>) -> Self {
         Self { http, url, token }
     }
 
@@ -48,10 +49,14 @@ impl Scraper {
         let within = deadline.saturating_duration_since(Instant::now());
         let mut headers = self.headers(instruction);
         headers.insert(SCRAPE_TIMEOUT_SECONDS, timeout::format(within));
+        let http = self
+            .http
+            .client(&url)
+            .map_err(|error| PullError::request(shown(&url), error))?;
         let request = || {
             let mut request = reqwest::Request::new(method.clone(), url.clone());
             *request.headers_mut() = headers.clone();
-            self.http.execute(request)
+            http.execute(request)
         };
         let exchange = async {
             match request().await {

@@ -71,6 +71,9 @@ struct Reason {
     reason: &'static str,
 }
 
+/// What `WWW-Authenticate` and `Proxy-Authenticate` say.
+pub const CHALLENGE: &str = "Basic realm=\"PushProx\"";
+
 /// The SHA-256 of a token, which is all that is kept of it.
 pub type TokenDigest = [u8; 32];
 
@@ -206,10 +209,7 @@ impl Denied {
             _ => return response,
         };
         let headers = response.headers_mut();
-        headers.append(
-            challenge,
-            HeaderValue::from_static("Basic realm=\"PushProx\""),
-        );
+        headers.append(challenge, HeaderValue::from_static(CHALLENGE));
         response
     }
 

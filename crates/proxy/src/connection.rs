@@ -1,152 +1,107 @@
-//! One connection, from accept to close: hyper serves it request by request, and while a poll is
-//! parked there is nothing left of it but the socket.
+//! One connection, from accept to close: request after request, each served by whoever serves its
+//! kind, and between two of them nothing but the socket.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use bytes::Bytes;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-use crate::Proxy;
-use crate::parking::{self, AcceptedPoll};
-use crate::prefixed::Prefixed;
-use crate::router;
-
-/// A stream that connections may run over.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Makes the coming close a reset, which no peer can take for a good end.
-    fn reset(&self);
-}
-
-impl Stream for TcpStream {
-    fn reset(&self) {
-        // A socket that is broken already needs no reset.
-        self.set_zero_linger().ok();
-    }
-}
-
-/// How a handler speaks to the connection that its request came on.
-#[derive(Debug, Default)]
-pub(crate) struct Line {
-    signals: Mutex<Signals>,
-}
-
-#[derive(Debug, Default)]
-struct Signals {
-    parked: Option<AcceptedPoll>,
-    cut_at: Option<Instant>,
-}
-
-impl Line {
-    /// Gives the connection up to a parked poll. The handler that calls this is never polled again.
-    pub(crate) fn park(&self, poll: AcceptedPoll) {
-        self.signals.lock().parked = Some(poll);
-    }
-
-    /// From now on an answer is under way that must not outlast `deadline`, and must not be taken
-    /// for whole unless it is.
-    pub(crate) fn cut_at(&self, deadline: Instant) {
-        self.signals.lock().cut_at = Some(deadline);
-    }
-
-    /// The answer has ended well.
-    pub(crate) fn keep(&self) {
-        self.signals.lock().cut_at = None;
-    }
-}
+use crate::access::Peer;
+use crate::http1::answer::Answer;
+use crate::http1::body::RequestBody;
+use crate::http1::request::{BadRequest, Kind, Request};
+use crate::http1::socket::Socket;
+use crate::{Proxy, exchange, poll, push};
 
 /// Serves a connection to its end.
-pub(crate) async fn serve<S: Stream>(stream: S, proxy: Arc<Proxy>) {
-    let mut stream = Prefixed::new(stream);
+pub(crate) async fn serve(mut socket: Socket, peer: Peer, proxy: Arc<Proxy>) {
     loop {
-        // In a box of its own, so that all of it goes while a poll is parked.
-        let Some((bare, poll)) = Box::pin(exchange(stream, &proxy)).await else {
-            return;
+        let request = match next_request(&mut socket, &proxy).await {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            Err(bad) => return refuse(socket, bad).await,
         };
-        match parking::park(bare, poll, &proxy).await {
-            Some(bare) => stream = bare,
+        let served = match request.kind {
+            Kind::Poll { wait } => poll::serve(socket, request, wait, &peer, &proxy).await,
+            // In boxes of their own, so that nothing of them is left while a poll is parked.
+            Kind::Push => Box::pin(push::serve(socket, request, &peer, &proxy)).await,
+            Kind::Other => Box::pin(exchange::serve(socket, request, &peer, &proxy)).await,
+        };
+        match served {
+            Some(more) => socket = more,
             None => return,
         }
     }
 }
 
-/// Serves requests until the connection ends, or until a poll is parked on it.
-async fn exchange<S: Stream>(
-    stream: Prefixed<S>,
-    proxy: &Arc<Proxy>,
-) -> Option<(Prefixed<S>, AcceptedPoll)> {
-    let line = Arc::new(Line::default());
-    let service = service_fn(|request| {
-        let (proxy, line) = (proxy.clone(), line.clone());
-        async move { router::route(&proxy, &line, request).await }
-    });
-    let mut connection = http1(proxy).serve_connection(TokioIo::new(stream), service);
-    let mut closing = std::pin::pin!(proxy.closing.cancelled());
-    let mut is_closing = false;
-    let mut cut: Option<(Instant, Pin<Box<Sleep>>)> = None;
-    let end = poll_fn(|cx| {
-        if !is_closing && closing.as_mut().poll(cx).is_ready() {
-            is_closing = true;
-            Pin::new(&mut connection).graceful_shutdown();
+/// Waits for the head of the next request. `None` when there will be none.
+async fn next_request(socket: &mut Socket, proxy: &Proxy) -> Result<Option<Request>, BadRequest> {
+    let mut begun: Option<Instant> = None;
+    loop {
+        if !socket.ahead().is_empty() {
+            if let Some(request) = Request::parse(socket.ahead(), MAX_HEAD)? {
+                return Ok(Some(request));
+            }
+            begun.get_or_insert_with(Instant::now);
         }
-        if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
-            return Poll::Ready(End::Closed(result));
-        }
-        let mut signals = line.signals.lock();
-        if let Some(poll) = signals.parked.take() {
-            return Poll::Ready(End::Parked(poll));
-        }
-        let Some(deadline) = signals.cut_at else {
-            return Poll::Pending;
+        let deadline = match begun {
+            Some(begun) => begun + HEAD_TIMEOUT,
+            None => {
+                socket.settle(&proxy.buffers);
+                Instant::now() + IDLE_TIMEOUT
+            }
         };
-        drop(signals);
-        if cut.as_ref().is_none_or(|(set, _)| *set != deadline) {
-            cut = Some((deadline, Box::pin(sleep_until(deadline))));
+        let filled = tokio::select! {
+            biased;
+            filled = timeout_at(deadline, socket.fill(&proxy.buffers)) => filled,
+            () = proxy.closing.cancelled() => return Ok(None),
+        };
+        match filled {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) | Err(_) => return Ok(None),
         }
-        match &mut cut {
-            Some((_, sleep)) => sleep.as_mut().poll(cx).map(|()| End::Overdue),
-            None => Poll::Pending,
-        }
-    })
-    .await;
-    match end {
-        End::Parked(poll) => {
-            let parts = connection.into_parts();
-            let mut stream = parts.io.into_inner();
-            stream.put_back(parts.read_buf);
-            return Some((stream, poll));
-        }
-        End::Closed(Ok(())) => {}
-        End::Closed(Err(error)) => {
-            debug!(error = %pushprox_daemon::exit::causes(&error), "a connection failed");
-        }
-        End::Overdue => debug!("a scrape's time is up before its answer has been read"),
     }
-    if line.signals.lock().cut_at.is_some() {
-        connection.into_parts().io.into_inner().stream().reset();
-    }
-    None
 }
 
-enum End {
-    Closed(hyper::Result<()>),
-    Parked(AcceptedPoll),
-    Overdue,
+/// Says what is wrong with what came, and closes.
+async fn refuse(mut socket: Socket, bad: BadRequest) {
+    debug!(error = %bad, "a request is refused");
+    let answer = Answer::new(bad.status(), false).text(format!("{bad}\n").as_bytes());
+    if socket.write(&answer).await.is_ok() {
+        // A peer that does not take the end of the connection is left alone.
+        socket.shutdown().await.ok();
+    }
 }
 
-fn http1(proxy: &Proxy) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(hyper_util::rt::TokioTimer::new())
-        .header_read_timeout(proxy.limits.idle)
-        .max_buf_size(proxy.limits.buffer);
-    builder
+/// Takes in what a peer still sends, within bounds, so that it reads the answer rather than a
+/// reset connection, and so that the connection can go on; and whether it can.
+pub(crate) async fn drain(mut body: RequestBody) -> (Socket, bool) {
+    let mut taken = 0;
+    let draining = async {
+        while let Ok(Some(piece)) = body.piece().await {
+            let piece: Bytes = piece;
+            taken += piece.len();
+            if taken > MAX_DRAINED {
+                return;
+            }
+        }
+    };
+    timeout(DRAIN_TIMEOUT, draining).await.ok();
+    let is_drained = body.is_complete();
+    (body.into_socket(), is_drained)
 }
+
+/// The head of any request: what hyper and Go's server take is in this order of size.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// How long a head may take from its first byte on.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longer than Prometheus (5 min) and Go clients (90 s) keep an idle connection: were it shorter,
+/// they might send their next request into a connection that has just been closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(360);
+
+const MAX_DRAINED: usize = 16 * 1024 * 1024;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);

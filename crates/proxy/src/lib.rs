@@ -4,9 +4,9 @@
 //! |---|---|
 //! | [`cli`], [`config`] | the flags, and what they come to |
 //! | [`access`] | who may come in, and what for |
-//! | `connection` | one connection from accept to close; hyper serves it |
-//! | `parking`, `prefixed` | the same connection while a poll waits on it: a bare socket |
-//! | `router`, `handlers` | which request is which, and what each does |
+//! | `connection` | one connection from accept to close: which request is whose |
+//! | `poll`, `push` | what clients ask, on the bare socket; `http1` is their HTTP |
+//! | `exchange`, `router`, `handlers` | every other request, by hyper: scrapes and pages |
 //! | `rendezvous` | where scrapes meet polls, and pushes their scrapes |
 //! | `answer` | a pushed body on its way to Prometheus |
 //! | `error`, `metrics` | what Prometheus is told, and what is counted |
@@ -18,10 +18,12 @@ pub mod config;
 mod answer;
 mod connection;
 mod error;
+mod exchange;
 mod handlers;
+mod http1;
 mod metrics;
-mod parking;
-mod prefixed;
+mod poll;
+mod push;
 mod rendezvous;
 mod router;
 
@@ -29,16 +31,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pushprox_daemon::Shutdown;
-use pushprox_daemon::listen::Listener;
 use pushprox_daemon::metrics::Registry;
+use pushprox_daemon::web::Accepted;
 use pushprox_protocol::timeout::ScrapeTimeouts;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use access::Peer;
+pub use access::{Access, Door, Entrance};
 pub use config::Config;
-use handlers::poll;
+use http1::buffers::Buffers;
+use http1::socket::Socket;
 use metrics::Metrics;
 use rendezvous::{Limits, Rendezvous};
 
@@ -49,7 +55,8 @@ struct Proxy {
     metrics: Metrics,
     timeouts: ScrapeTimeouts,
     poll_max_wait: Option<Duration>,
-    limits: ConnectionLimits,
+    access: Arc<Access>,
+    buffers: Arc<Buffers>,
     started: Instant,
     /// No more polls and scrapes are taken.
     draining: CancellationToken,
@@ -57,18 +64,11 @@ struct Proxy {
     closing: CancellationToken,
 }
 
-/// Bounds on what one connection may hold.
-struct ConnectionLimits {
-    /// How long a connection may wait for the end of a request's head.
-    idle: Duration,
-    /// Bytes that are buffered in either direction.
-    buffer: usize,
-}
-
 impl Proxy {
-    fn new(config: &Config, draining: CancellationToken) -> Self {
+    fn new(config: &Config, access: Access, draining: CancellationToken) -> Self {
         let mut registry = Registry::new();
         let metrics = Metrics::register(&mut registry);
+        access.web.guard.register(&mut registry);
         Self {
             rendezvous: Rendezvous::new(Limits {
                 registration_timeout: config.registration_timeout,
@@ -78,15 +78,12 @@ impl Proxy {
             metrics,
             timeouts: config.scrape_timeouts,
             poll_max_wait: config.poll_max_wait,
-            limits: CONNECTION_LIMITS,
+            access: Arc::new(access),
+            buffers: Arc::default(),
             started: Instant::now(),
             draining,
             closing: CancellationToken::new(),
         }
-    }
-
-    fn granted_wait(&self, preferred: Option<u32>) -> poll::Wait {
-        poll::granted(preferred, self.poll_max_wait)
     }
 
     fn is_young(&self) -> bool {
@@ -95,12 +92,15 @@ impl Proxy {
 }
 
 /// Serves until the shutdown begins, then lets scrapes in flight finish.
-pub async fn run(config: Config, listeners: Vec<Listener>, shutdown: Shutdown) {
-    let proxy = Arc::new(Proxy::new(&config, shutdown.token().clone()));
+pub async fn run(config: Config, entrance: impl Into<Entrance>, shutdown: Shutdown) {
+    let Entrance { doors, access } = entrance.into();
+    let proxy = Arc::new(Proxy::new(&config, access, shutdown.token().clone()));
+    proxy.access.watch(&shutdown);
+    proxy.access.warn_if_open(&doors);
     let accepting = TaskTracker::new();
     let connections = TaskTracker::new();
-    for listener in listeners {
-        accepting.spawn(accept(listener, proxy.clone(), connections.clone()));
+    for door in doors {
+        accepting.spawn(accept(door, proxy.clone(), connections.clone()));
     }
     accepting.close();
     let expiry = {
@@ -135,16 +135,42 @@ pub async fn run(config: Config, listeners: Vec<Listener>, shutdown: Shutdown) {
 }
 
 /// Accepts connections until the proxy closes.
-async fn accept(mut listener: Listener, proxy: Arc<Proxy>, connections: TaskTracker) {
+async fn accept(mut door: Door, proxy: Arc<Proxy>, connections: TaskTracker) {
     let closing = proxy.closing.clone();
     loop {
         tokio::select! {
             () = closing.cancelled() => return,
-            (stream, _) = listener.accept() => {
-                connections.spawn(connection::serve(stream, proxy.clone()));
+            (stream, address) = door.listener.accept() => {
+                let peer = Peer { address, sans: None, roles: door.roles };
+                connections.spawn(arrive(stream, peer, proxy.clone()));
             }
         }
     }
+}
+
+/// A connection from its first byte to its last. A handshake keeps nobody else waiting.
+async fn arrive(stream: TcpStream, mut peer: Peer, proxy: Arc<Proxy>) {
+    let socket = match proxy.access.is_open() {
+        true => Socket::new(stream),
+        false => {
+            let shaken = tokio::select! {
+                shaken = Box::pin(proxy.access.web.accept(stream)) => shaken,
+                () = proxy.closing.cancelled() => return,
+            };
+            match shaken {
+                Ok(Accepted::Plain(stream)) => Socket::new(stream),
+                Ok(Accepted::Tls(stream, sans)) => {
+                    peer.sans = sans;
+                    Socket::boxed(stream)
+                }
+                Err(error) => {
+                    debug!(%error, peer = %peer.address, "a TLS handshake failed");
+                    return;
+                }
+            }
+        }
+    };
+    connection::serve(socket, peer, proxy).await;
 }
 
 const LIMITS: Limits = Limits {
@@ -153,13 +179,6 @@ const LIMITS: Limits = Limits {
     names: 1_000_000,
     waiting: 16_384,
     waiting_per_host: 128,
-};
-
-const CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits {
-    // Longer than Prometheus (5 min) and Go clients (90 s) keep an idle connection: were it
-    // shorter, they might send their next request into a connection that has just been closed.
-    idle: Duration::from_secs(360),
-    buffer: 128 * 1024,
 };
 
 /// How long service discovery gets no list after a start: clients are still coming back.

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use pushprox_daemon::{Shutdown, cli, exit, logging};
+use pushprox_proxy::access::DoorAddress;
 use pushprox_proxy::cli::Args;
-use pushprox_proxy::{Config, run};
+use pushprox_proxy::{Access, Config, Door, Entrance, run};
 use tracing::info;
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args: Args = cli::parse();
     logging::init(&args.log, &args.logger_name);
@@ -18,12 +19,16 @@ async fn main() -> ExitCode {
 async fn start(args: &Args) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.signals().context("cannot handle signals")?;
-    let mut listeners = Vec::new();
-    for address in &args.listen {
+    let access = Access::load(args.web_config.clone(), args.auth_config.clone())?;
+    let mut doors = Vec::new();
+    for DoorAddress { address, roles } in &args.listen {
         let listener = address.bind().await?;
         info!(address = %listener.local_addr()?, "listening");
-        listeners.push(listener);
+        doors.push(Door {
+            listener,
+            roles: *roles,
+        });
     }
-    run(Config::from(args), listeners, shutdown).await;
+    run(Config::from(args), Entrance { doors, access }, shutdown).await;
     Ok(())
 }

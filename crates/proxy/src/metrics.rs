@@ -91,15 +91,15 @@ impl Metrics {
             .set(i64::try_from(rendezvous.name_count()).unwrap_or(i64::MAX));
     }
 
-    /// A poll that was parked has been answered.
-    pub(crate) fn poll_ended(&self, code: u16, duration: Duration) {
+    /// A poll has been answered.
+    pub(crate) fn poll_ended(&self, status: StatusCode, duration: Duration) {
         self.poll_duration.observe(duration.as_secs_f64());
-        if code == 200 {
+        if status == StatusCode::OK {
             self.polls_answered.inc();
         } else {
             self.requests
                 .get_or_create(&RequestLabels {
-                    code,
+                    code: status.as_u16(),
                     path: "/poll",
                 })
                 .inc();

@@ -202,6 +202,19 @@ impl Daemon {
             .count()
     }
 
+    /// How many connections over IPv4 it holds that came in at `port`.
+    pub fn connections(&self, port: u16) -> usize {
+        let sockets = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.pid)).unwrap();
+        let local = format!(":{port:04X}");
+        let held = sockets.lines().skip(1).filter(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (address, state, inode) = (fields[1], fields[3], fields[9]);
+            // One that belongs to no process any more, or to none yet, has no inode.
+            address.ends_with(&local) && state != LISTEN && inode != "0"
+        });
+        held.count()
+    }
+
     /// The processor time that it has used so far, in ticks of a hundredth of a second.
     pub fn processor_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap();
@@ -256,5 +269,8 @@ async fn keep(output: impl AsyncRead + Unpin, log: Arc<Mutex<Vec<String>>>) {
         log.lock().push(line);
     }
 }
+
+/// As the kernel writes the state of a socket that listens.
+const LISTEN: &str = "0A";
 
 const SHOWN: usize = 40;

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tokio::process::Command;
 
 use crate::process::{Daemon, command};
-use crate::wait::{SOON, until};
+use crate::wait::{SOON, idle, until};
 use crate::wire::{self, Message};
 
 /// The command that runs the binary `name` of this workspace.
@@ -100,13 +100,35 @@ impl Proxy {
     /// Waits until `name` is registered.
     pub async fn registered(&self, name: &str) {
         until(&format!("{name} on /clients"), SOON, async || {
-            self.names()
-                .await
-                .iter()
-                .any(|found| found == name)
-                .then_some(())
+            let names = self.names().await;
+            let found = names.iter().any(|found| found.eq_ignore_ascii_case(name));
+            found.then_some(())
         })
         .await;
+    }
+
+    /// How many connections it holds, with Prometheus and clients alike.
+    pub fn connections(&self) -> usize {
+        self.daemon.connections(self.address.port())
+    }
+
+    /// Waits until it holds as many connections.
+    pub async fn holds(&self, connections: usize, limit: Duration) {
+        until(&format!("{connections} connections"), limit, async || {
+            (self.connections() == connections).then_some(())
+        })
+        .await;
+    }
+
+    /// The number of connections that it holds once they have stopped coming and going.
+    pub async fn settled(&self) -> usize {
+        let mut before = usize::MAX;
+        until("connections at rest", SOON, async || {
+            let now = self.connections();
+            idle(Duration::from_millis(250)).await;
+            (now == std::mem::replace(&mut before, now)).then_some(now)
+        })
+        .await
     }
 
     /// The value of one of its own metrics, as the line in `/metrics` begins. None if there is no

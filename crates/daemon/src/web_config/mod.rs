@@ -63,6 +63,12 @@ impl WebConfig {
         self.tls.as_ref().is_some_and(|tls| tls.verifies_clients)
     }
 
+    /// Whether nobody gets in without such a certificate.
+    #[must_use]
+    pub fn requires_clients(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.requires_clients)
+    }
+
     /// The users, if it takes one to be let in.
     #[must_use]
     pub fn users(&self) -> Option<&Users> {

@@ -22,6 +22,8 @@ pub(super) struct Tls {
     pub(super) config: Arc<ServerConfig>,
     /// Whether a client's certificate that got through was signed by one of the client CAs.
     pub(super) verifies_clients: bool,
+    /// Whether nobody gets through without one.
+    pub(super) requires_clients: bool,
 }
 
 /// Makes rustls's configuration. None where the file asks for no TLS.
@@ -99,6 +101,7 @@ pub(super) fn server(
             client_auth,
             ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify
         ),
+        requires_clients: client_auth == ClientAuth::RequireAndVerify,
     }))
 }
 

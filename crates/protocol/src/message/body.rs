@@ -77,6 +77,15 @@ impl BodyDecoder {
         }
     }
 
+    /// How many bytes are still to come, where the framing tells the length.
+    #[must_use]
+    pub fn remaining(&self) -> Option<u64> {
+        match self.state {
+            State::Length(left) => Some(left),
+            State::Chunked(_) | State::ToEnd => None,
+        }
+    }
+
     /// Whether the body is complete without any more input.
     #[must_use]
     pub fn is_complete(&self) -> bool {

@@ -6,7 +6,7 @@ use std::path::Path;
 use pushprox_daemon::config_file::{self, FileError, from_text};
 use pushprox_daemon::guard::TokenDigest;
 use pushprox_daemon::passwords::PasswordHash;
-use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::pattern::{NamePattern, SanPattern};

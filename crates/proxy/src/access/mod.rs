@@ -25,7 +25,7 @@ use pushprox_protocol::Fqdn;
 use tracing::{debug, warn};
 
 pub(crate) use peer::Peer;
-pub use peer::{Door, DoorAddress, Roles};
+pub use peer::{Door, DoorAddress, DoorError, Entrance, Roles};
 pub(crate) use policy::{Grant, Identity, Role};
 use policy::{List, Members, Policy, Who};
 
@@ -91,6 +91,38 @@ impl Access {
         })
     }
 
+    /// Whether nothing is asked of anybody, and nothing ever will be.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Adds the headers that the operator wants on the proxy's own pages.
+    pub(crate) fn dress(&self, headers: &mut HeaderMap) {
+        if !self.is_open {
+            let config = self.web.config();
+            let more = config.headers().iter();
+            headers.extend(more.map(|(name, value)| (name.clone(), value.clone())));
+        }
+    }
+
+    /// Says once if anyone on the network can scrape, or answer for a target.
+    pub(crate) fn warn_if_open(&self, doors: &[Door]) {
+        let open: Vec<_> = doors
+            .iter()
+            .filter(|door| self.is_open_to_anyone(door.roles))
+            .filter_map(|door| door.listener.local_addr().ok())
+            .filter(|address| !address.ip().to_canonical().is_loopback())
+            .map(|address| address.to_string())
+            .collect();
+        if !open.is_empty() {
+            warn!(
+                address = open.join(","),
+                "anyone who reaches this address can scrape, and answer for any target: \
+                 see --auth.config.file and --web.config.file"
+            );
+        }
+    }
+
     /// Reads the files again when they change, until the shutdown begins.
     pub(crate) fn watch(self: &Arc<Self>, shutdown: &Shutdown) {
         if let Some(policy) = &self.policy {
@@ -101,8 +133,10 @@ impl Access {
     }
 
     /// Whether anyone who reaches a listener with these roles may scrape, poll or push.
-    #[must_use]
-    pub(crate) fn is_open_to_anyone(&self, roles: Roles) -> bool {
+    fn is_open_to_anyone(&self, roles: Roles) -> bool {
+        if self.web.config().requires_clients() {
+            return false;
+        }
         let policy = self.policy.as_ref().map(|policy| policy.current());
         let is_anyones = |role| match &policy {
             Some(policy) => matches!(policy.members(role), Members::Anyone),

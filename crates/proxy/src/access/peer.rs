@@ -7,7 +7,7 @@ use std::str::FromStr;
 use pushprox_daemon::listen::{AddressError, ListenAddress, Listener};
 use pushprox_daemon::san::San;
 
-use super::Role;
+use super::{Access, Role};
 
 /// The roles that may come in by a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,25 @@ pub struct Door {
     pub listener: Listener,
     /// What for.
     pub roles: Roles,
+}
+
+/// The doors of a proxy, and what is asked at them.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Where peers arrive.
+    pub doors: Vec<Door>,
+    /// What they have to show.
+    pub access: Access,
+}
+
+impl From<Vec<Listener>> for Entrance {
+    /// Open to everyone.
+    fn from(listeners: Vec<Listener>) -> Self {
+        Self {
+            doors: listeners.into_iter().map(Door::from).collect(),
+            access: Access::open(),
+        }
+    }
 }
 
 /// The value of `--web.listen-address`: an address, before which roles may stand.

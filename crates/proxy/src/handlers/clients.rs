@@ -11,6 +11,7 @@ use pushprox_protocol::headers::REFRESH_INTERVAL_SECONDS;
 use serde::Serialize;
 
 use crate::Proxy;
+use crate::access::Grant;
 
 /// One entry of the list.
 #[derive(Serialize)]
@@ -19,8 +20,12 @@ struct TargetGroup {
     labels: BTreeMap<String, String>,
 }
 
-/// Lists the registered names, sorted.
-pub(crate) fn handle(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+/// Lists the registered names that the scraper may reach, sorted.
+pub(crate) fn handle(
+    proxy: &Proxy,
+    grant: &Grant,
+    request: &Request<Incoming>,
+) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return respond::method_not_allowed("GET, HEAD");
     }
@@ -36,6 +41,7 @@ pub(crate) fn handle(proxy: &Proxy, request: &Request<Incoming>) -> Response<Ful
         .rendezvous
         .names()
         .iter()
+        .filter(|name| grant.may_see(name.as_ref()))
         .map(|name| TargetGroup {
             targets: [name.to_string()],
             labels: BTreeMap::new(),

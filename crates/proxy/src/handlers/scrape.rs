@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response};
 use http_body::{Frame, SizeHint};
-use http_body_util::Either;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use pushprox_daemon::guard::{Denied, Place};
 use pushprox_daemon::respond;
 use pushprox_protocol::headers::{self, ID, SCRAPE_TIMEOUT};
 use pushprox_protocol::message::request::Scrape;
@@ -19,18 +20,29 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::Proxy;
-use crate::answer::{Answer, BrokenPush, PushedBody};
-use crate::connection::Line;
+use crate::access::{Peer, Role};
+use crate::answer::{BrokenPush, PushedBody, ScrapeAnswer};
 use crate::error::Failure;
-use crate::router::Body;
+use crate::exchange::Line;
 
 /// Has the target scraped by its client.
 pub(crate) async fn handle(
     proxy: &Arc<Proxy>,
+    peer: &Peer,
     line: &Arc<Line>,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> Response<Either<Full<Bytes>, ScrapeBody>> {
     let (head, _) = request.into_parts();
+    let access = &proxy.access;
+    let deny = |denied: &Denied| {
+        proxy.metrics.proxied(denied.status(Place::Proxied));
+        denied.respond(Place::Proxied).map(Either::Left)
+    };
+    let admitted = access.admit(peer, Role::Scraper, &head.headers, Place::Proxied);
+    let grant = match admitted.await {
+        Ok(grant) => grant,
+        Err(denied) => return deny(&denied),
+    };
     let target = match head.method {
         Method::CONNECT => Err(Failure::Tunnel),
         Method::GET | Method::HEAD => Target::from_uri(&head.uri).map_err(Failure::from),
@@ -40,18 +52,23 @@ pub(crate) async fn handle(
         Ok(target) => target,
         Err(failure) => return refuse(proxy, &failure, &head.uri),
     };
+    if !grant.may_reach(&target) {
+        let denied = Denied::NotAllowed(format!("{} may not scrape {target}", grant.identity));
+        access.turn_away(peer, &denied);
+        return deny(&denied);
+    }
+    drop(grant);
     let timeout = proxy.timeouts.resolve(&head.headers);
     let id = ScrapeId::random();
     let mut report = Report::new(id, target.clone());
     // Whatever its client or Prometheus do, nothing of a scrape outlasts its time.
     line.cut_at(report.started + timeout);
-    let method = head.method.clone();
     let scrape = Scrape::new(head.method, head.uri, head.headers);
     match proxy.rendezvous.scrape(id, target, scrape, timeout).await {
         Ok(answer) => {
             proxy.metrics.proxied(answer.head.status);
             report.status = answer.head.status.as_u16();
-            respond_with(answer, &method, report, line.clone())
+            respond_with(answer, report, line.clone())
         }
         Err(failure) => {
             line.keep();
@@ -63,8 +80,13 @@ pub(crate) async fn handle(
 }
 
 /// Answers what is no scrape at all.
-fn refuse(proxy: &Proxy, failure: &Failure, uri: &http::Uri) -> Response<Body> {
-    warn!(%uri, outcome = %failure, "a scrape is refused");
+fn refuse(
+    proxy: &Proxy,
+    failure: &Failure,
+    uri: &http::Uri,
+) -> Response<Either<Full<Bytes>, ScrapeBody>> {
+    // The host alone: the rest of a URI may have credentials in it.
+    warn!(host = uri.host().unwrap_or_default(), outcome = %failure, "a scrape is refused");
     proxy.metrics.proxied(failure.status());
     let mut response = respond::refusal(failure.status(), &failure.to_string());
     if *failure == Failure::Method {
@@ -76,18 +98,20 @@ fn refuse(proxy: &Proxy, failure: &Failure, uri: &http::Uri) -> Response<Body> {
 
 /// The client's answer as Prometheus gets it.
 fn respond_with(
-    answer: Answer,
-    method: &Method,
+    answer: ScrapeAnswer,
     report: Report,
     line: Arc<Line>,
-) -> Response<Body> {
-    let Answer { head, body } = answer;
-    let has_length = matches!(head.framing(method), Ok(Framing::Length(_)));
+) -> Response<Either<Full<Bytes>, ScrapeBody>> {
+    let ScrapeAnswer {
+        head,
+        framing,
+        body,
+    } = answer;
     let mut headers = head.headers;
     headers::strip_hop_by_hop(&mut headers);
     headers.remove(ID);
     headers.remove(SCRAPE_TIMEOUT);
-    if !has_length {
+    if !matches!(framing, Framing::Length(_)) {
         headers.remove(CONTENT_LENGTH);
     }
     let body = ScrapeBody {

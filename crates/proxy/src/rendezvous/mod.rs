@@ -21,7 +21,8 @@ use pushprox_protocol::{Fqdn, ScrapeId, Target, timeout};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use crate::answer::Answer;
+use crate::access::Identity;
+use crate::answer::ScrapeAnswer;
 use crate::error::Failure;
 pub(crate) use state::Limits;
 use state::{Arrival, Parked, PollKey, State};
@@ -46,6 +47,17 @@ struct Outgoing {
     scrape: Scrape,
     arrived: Instant,
     timeout: Duration,
+    /// Who was given it last.
+    holder: Mutex<Identity>,
+}
+
+/// Why an answer is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// No scrape of that id waits for one.
+    Gone,
+    /// Another was given that scrape.
+    Anothers,
 }
 
 impl Outgoing {
@@ -61,7 +73,7 @@ impl Outgoing {
 
 type HandOut = state::HandOut<Arc<Outgoing>>;
 type PollHandle = oneshot::Sender<Told>;
-type AnswerHandle = oneshot::Sender<Result<Answer, Failure>>;
+type AnswerHandle = oneshot::Sender<Result<ScrapeAnswer, Failure>>;
 
 #[derive(Debug)]
 enum Told {
@@ -154,7 +166,7 @@ impl Rendezvous {
         target: Target,
         scrape: Scrape,
         timeout: Duration,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<ScrapeAnswer, Failure> {
         let now = Instant::now();
         let deadline = now + timeout - timeout::answer_margin(timeout);
         let (handle, mut answer) = oneshot::channel();
@@ -162,6 +174,7 @@ impl Rendezvous {
             scrape,
             arrived: now,
             timeout,
+            holder: Mutex::new(Identity::Anyone),
         });
         let _pending = PendingScrape {
             rendezvous: self,
@@ -195,10 +208,18 @@ impl Rendezvous {
         }
     }
 
-    /// Takes the scrape that this id names out of its client's hands, once.
-    pub(crate) fn complete(&self, id: ScrapeId) -> Option<Completion> {
-        let completion = self.shared.state.lock().complete(id)?;
-        Some(Completion {
+    /// Takes the scrape that this id names out of its client's hands, once, for the one that was
+    /// given it.
+    pub(crate) fn complete(&self, id: ScrapeId, by: &Identity) -> Result<Completion, NotTaken> {
+        let completion = {
+            let mut state = self.shared.state.lock();
+            let outgoing = state.in_hand(id).ok_or(NotTaken::Gone)?;
+            if *outgoing.holder.lock() != *by {
+                return Err(NotTaken::Anothers);
+            }
+            state.complete(id).ok_or(NotTaken::Gone)?
+        };
+        Ok(Completion {
             name: completion.name,
             outgoing: completion.scrape,
             answer: completion.answer,
@@ -317,6 +338,13 @@ impl HandedOut {
         })
     }
 
+    /// From now on only `holder` may answer the scrape.
+    pub(crate) fn hold(&self, holder: Identity) {
+        if let Some(hand_out) = &self.hand_out {
+            *hand_out.scrape.holder.lock() = holder;
+        }
+    }
+
     /// The client has it: from now on only its push or the deadline ends the scrape.
     pub(crate) fn delivered(mut self) {
         self.hand_out = None;
@@ -338,7 +366,7 @@ impl Completion {
     }
 
     /// Sends the answer on its way to Prometheus. Whether Prometheus is still there.
-    pub(crate) fn answer(self, answer: Answer) -> bool {
+    pub(crate) fn answer(self, answer: ScrapeAnswer) -> bool {
         self.answer.send(Ok(answer)).is_ok()
     }
 

@@ -32,7 +32,6 @@ async fn a_target_that_ends_in_mid_body_gives_the_scraper_a_broken_answer() {
             }
             assert!(first.len() + rest <= HALF.len(), "{what}");
             assert!(!pieces.is_whole(), "{what}: half an answer looks whole");
-            assert!(scrape.rest().await.is_empty(), "{what}");
             assert_healthy(&proxy).await;
         }
     }

@@ -39,19 +39,14 @@ fn a_parked_poll_behind_a_cut_cable_is_forgotten_and_never_chosen() {
     };
     runtime().block_on(async {
         let proxy = proxy().await;
-        let alive = Remote::start(&mut network, &proxy, &[]).await;
-        proxy.registered("host.test").await;
-        let rest = proxy.daemon.descriptors();
-        let lost = Remote::start(&mut network, &proxy, &[]).await;
-        until("both polls", SOON, async || {
-            (proxy.daemon.descriptors() > rest).then_some(())
-        })
-        .await;
+        // Polls that never end by themselves, so that each is a connection as long as it lasts.
+        let flags = ["--poll.wait=1h"];
+        let alive = Remote::start(&mut network, &proxy, &flags).await;
+        proxy.holds(1, SOON).await;
+        let lost = Remote::start(&mut network, &proxy, &flags).await;
+        proxy.holds(2, SOON).await;
         lost.host.cut();
-        until("the end of the dead connection", KEEPALIVE, async || {
-            (proxy.daemon.descriptors() <= rest).then_some(())
-        })
-        .await;
+        proxy.holds(1, KEEPALIVE).await;
         for _ in 0..5 {
             let answer = proxy.scrape(URL, 5.0).await;
             assert_eq!(answer.status(), 200, "{answer:?}");
@@ -68,16 +63,12 @@ fn a_scrape_handed_out_over_a_cut_cable_leaves_nothing_behind() {
     };
     runtime().block_on(async {
         let proxy = proxy().await;
-        let rest = proxy.daemon.descriptors();
         let remote = Remote::start(&mut network, &proxy, &[]).await;
         assert_eq!(proxy.scrape(URL, 5.0).await.status(), 200);
         remote.host.cut();
         assert_eq!(proxy.scrape(URL, 1.0).await.status(), 504);
         // The instruction is in the kernel, unacknowledged: keep-alive does not count there.
-        until("the end of the dead connection", KEEPALIVE, async || {
-            (proxy.daemon.descriptors() <= rest).then_some(())
-        })
-        .await;
+        proxy.holds(0, KEEPALIVE).await;
         let answer = proxy.scrape(URL, 1.0).await;
         assert_eq!(answer.status(), 504, "{answer:?}");
         let reason = answer.reason();

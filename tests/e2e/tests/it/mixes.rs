@@ -38,20 +38,14 @@ async fn a_client_killed_in_mid_poll_is_passed_over_for_one_that_lives() {
     let proxy = Proxy::start(&[]).await;
     let survivor = client(&proxy, &target.url("/"), "killed.test");
     proxy.registered("killed.test").await;
-    let rest = proxy.daemon.descriptors();
     // Each polled last, so that the proxy would choose it.
     for _ in 0..5 {
+        let rest = proxy.settled().await;
         let mut victim = client(&proxy, "http://127.0.0.1:1/", "killed.test");
-        until("the victim's poll", SOON, async || {
-            (proxy.daemon.descriptors() > rest).then_some(())
-        })
-        .await;
+        proxy.holds(rest + 1, SOON).await;
         victim.daemon.kill();
         victim.daemon.ended(SOON).await;
-        until("the end of the victim's poll", SOON, async || {
-            (proxy.daemon.descriptors() <= rest).then_some(())
-        })
-        .await;
+        proxy.holds(rest, SOON).await;
         let answer = proxy.scrape("http://killed.test/", 5.0).await;
         assert_eq!(answer.text(), "alive", "{answer:?}");
     }
@@ -100,19 +94,15 @@ async fn a_client_that_stands_still_costs_one_scrape_and_its_late_push_reaches_n
     assert!(reason.contains(expected), "{reason:?}");
 
     let _lively = client(&proxy, &targets[1].url("/"), "still.test");
-    let scrape = async || proxy.scrape("http://still.test/", 10.0).await.text();
     for _ in 0..5 {
-        assert_eq!(scrape().await, "lively");
+        let answers = at_once(&proxy, "still.test", 1).await;
+        assert_eq!(answers, ["lively".to_owned()].into());
     }
+    // What it had taken is answered by nobody any more; it polls again, and takes its share.
     frozen.daemon.thaw();
-    // It polls again, and is the newest then; what it had taken is answered by nobody.
     until("the frozen client back at work", SOON, async || {
-        let answer = scrape().await;
-        assert!(
-            ["frozen", "lively"].contains(&answer.as_str()),
-            "{answer:?}"
-        );
-        (answer == "frozen").then_some(())
+        let answers = at_once(&proxy, "still.test", 2).await;
+        answers.contains("frozen").then_some(())
     })
     .await;
 }

@@ -29,7 +29,12 @@ async fn two_idle_minutes_behind_nginx_lose_no_scrape_and_log_no_error() {
         scrape().await;
     }
 
-    assert_eq!(nginx.errors(), "");
+    // What is larger than its 16 KiB it writes to a file by default, and says so each time.
+    let errors = nginx.errors();
+    let mut errors = errors
+        .lines()
+        .filter(|line| !line.contains("is buffered to a temporary file"));
+    assert_eq!(errors.next(), None);
     let trouble = ["level=warn", "level=error"];
     assert_eq!(proxy.daemon.lines_with(&trouble), [""; 0]);
     assert_eq!(client.daemon.lines_with(&trouble), [""; 0]);

@@ -129,14 +129,15 @@ async fn a_pull_that_fails_is_explained_in_the_reason() {
     let _silent = Client::start(&proxy.url(), &silent.url("/"), "silent.test", &[]);
     let unknown = "http://nowhere.invalid/metrics";
     let _unknown = Client::start(&proxy.url(), unknown, "unknown.test", &[]);
-    for (name, status, reason) in [
-        ("refused.test", 502, "refused"),
-        ("silent.test", 504, ""),
-        ("unknown.test", 502, ""),
+    for (name, statuses, reason) in [
+        ("refused.test", &[502u16] as &[u16], "refused"),
+        ("silent.test", &[504], ""),
+        // Where there is no resolver to ask, it is the time that ends the pull.
+        ("unknown.test", &[502, 504], ""),
     ] {
         proxy.registered(name).await;
         let answer = proxy.scrape(&format!("http://{name}/metrics"), 3.0).await;
-        assert_eq!(answer.status(), status, "{name}: {answer:?}");
+        assert!(statuses.contains(&answer.status()), "{name}: {answer:?}");
         let said = answer.reason();
         assert!(said.contains(reason), "{name}: {said:?}");
         let bare = ["", "Bad Gateway", "Gateway Timeout"];

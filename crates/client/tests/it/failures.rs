@@ -1,0 +1,259 @@
+//! What Prometheus reads when the target fails.
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+
+use crate::support::{Client, Peer, Proxy, Request, read_some, scrape};
+
+/// Lets a client pull from `url` and gives its push.
+async fn push_of(url: &str, seconds: &str) -> Request {
+    let mut proxy = Proxy::start().await;
+    let client = Client::start(&proxy.url(), url, &[]);
+    proxy.hand_out(&scrape("1", "", seconds, "")).await;
+    let push = proxy.push().await;
+    assert!(push.is_whole);
+    assert!(push.text().contains("\r\nId: 1\r\n"), "{}", push.text());
+    client.shutdown.begin();
+    push
+}
+
+async fn unused_port() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_told() {
+    let address = unused_port().await;
+    let push = push_of(
+        &format!("http://u:secret@{address}/metrics?token=secret"),
+        "10",
+    )
+    .await;
+    assert_eq!(
+        push.status_line(),
+        format!("HTTP/1.1 502 cannot reach target http://{address}/metrics: connection refused")
+    );
+    let (_, body) = push.text().split_once("\r\n\r\n").unwrap();
+    assert!(body.contains("tcp connect error"), "{body}");
+    assert!(!push.text().contains("secret"), "{}", push.text());
+}
+
+#[tokio::test]
+async fn a_host_without_an_address_is_told() {
+    let push = push_of("http://no-such-host.invalid/metrics", "10").await;
+    let line = push.status_line();
+    let start = "HTTP/1.1 502 cannot reach target http://no-such-host.invalid/metrics: \
+                 its host name has no address: ";
+    assert!(line.starts_with(start), "{line}");
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_is_given_up_on_before_the_scrape_is_over() {
+    let target = Peer::start().await;
+    let started = std::time::SystemTime::now();
+    let push = push_of(&target.url("/metrics"), "1").await;
+    let took = started.elapsed().unwrap().as_secs_f64();
+    assert_eq!(
+        push.status_line(),
+        format!(
+            "HTTP/1.1 504 target {} did not answer within 800ms",
+            target.url("/metrics")
+        )
+    );
+    assert!((0.75..1.0).contains(&took), "{took}");
+}
+
+#[tokio::test]
+async fn a_target_without_tls_is_told() {
+    let mut target = Peer::start().await;
+    let url = format!("https://{}/metrics", target.address);
+    let answering = async {
+        // The bytes of a TLS handshake are no HTTP: the peer's reader finds no head, and closes.
+        target.next().await;
+    };
+    let push = tokio::select! {
+        push = push_of(&url, "2") => push,
+        () = answering => unreachable!("a handshake was read as a request"),
+    };
+    let line = push.status_line();
+    assert!(line.starts_with("HTTP/1.1 50"), "{line}");
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/metrics", listener.local_addr().unwrap());
+    let speaking_http = async {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            read_some(&mut stream).await;
+            stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .await
+                .unwrap();
+        }
+    };
+    let push = tokio::select! {
+        push = push_of(&url, "2") => push,
+        () = speaking_http => unreachable!(),
+    };
+    let line = push.status_line();
+    let start = format!("HTTP/1.1 502 cannot reach target {url}: no secure connection: ");
+    assert!(line.starts_with(&start), "{line}");
+}
+
+/// Lets a target answer with `bytes` as often as it is asked, and gives the push.
+async fn push_after(bytes: &'static [u8]) -> (Request, String) {
+    let mut target = Peer::start().await;
+    let url = target.url("/metrics");
+    let push = tokio::select! {
+        push = push_of(&url, "5") => push,
+        () = async {
+            loop {
+                let pull = target.next().await;
+                if bytes.is_empty() {
+                    drop(pull);
+                } else {
+                    pull.reply(bytes);
+                }
+            }
+        } => unreachable!(),
+    };
+    (push, url)
+}
+
+#[tokio::test]
+async fn answers_that_are_none_are_told() {
+    for (bytes, reason) in [
+        (
+            b"SSH-2.0-OpenSSH_9.2\r\n".as_slice(),
+            "502 target URL gave no answer: it is not HTTP: invalid HTTP version parsed",
+        ),
+        (
+            b"",
+            "502 target URL gave no answer: the connection was closed before the answer",
+        ),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+            "502 target URL answered 101 Switching Protocols, which is no answer to a scrape",
+        ),
+    ] {
+        let (push, url) = push_after(bytes).await;
+        assert_eq!(
+            push.status_line(),
+            format!("HTTP/1.1 {}", reason.replace("URL", &url))
+        );
+    }
+}
+
+#[tokio::test]
+async fn errors_of_the_target_keep_their_status_and_reason() {
+    for (bytes, line) in [
+        (
+            b"HTTP/1.1 500 Oh No\r\nContent-Length: 4\r\n\r\noops".as_slice(),
+            "HTTP/1.1 500 Oh No",
+        ),
+        (
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 404 Not Found",
+        ),
+        (
+            b"HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 599 ",
+        ),
+    ] {
+        let (push, _) = push_after(bytes).await;
+        assert_eq!(push.status_line(), line);
+    }
+}
+
+#[tokio::test]
+async fn other_methods_are_refused_without_asking_the_target() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
+    for method in ["POST", "DELETE", "OPTIONS"] {
+        let scrape = scrape("1", "", "10", "").replacen("GET", method, 1);
+        proxy.hand_out(&scrape).await;
+        let push = proxy.push().await;
+        assert_eq!(
+            push.status_line(),
+            format!("HTTP/1.1 405 method {method} is not one of GET and HEAD")
+        );
+        push.answer("200 OK", "");
+    }
+    assert!(target.try_next().is_none());
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_breaks_off_breaks_the_push_off() {
+    for bytes in [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf".as_slice(),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nxyz\r\n",
+    ] {
+        let mut proxy = Proxy::start().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/metrics", listener.local_addr().unwrap());
+        let client = Client::start(&proxy.url(), &url, &[]);
+        proxy.hand_out(&scrape("1", "", "5", "")).await;
+        let breaking_off = async {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                read_some(&mut stream).await;
+                stream.write_all(bytes).await.unwrap();
+            }
+        };
+        let push = tokio::select! {
+            push = proxy.push() => push,
+            () = breaking_off => unreachable!(),
+        };
+        assert!(!push.is_whole, "{}", String::from_utf8_lossy(&push.body));
+        assert!(
+            push.body.ends_with(b"half"),
+            "{}",
+            String::from_utf8_lossy(&push.body)
+        );
+        client.shutdown.begin();
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_stops_in_the_middle_is_cut_off_when_the_time_is_up() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
+    proxy.hand_out(&scrape("1", "", "1", "")).await;
+    let pull = target.next().await;
+    pull.reply("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+    let push = proxy.push().await;
+    assert!(!push.is_whole);
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_the_target_has_just_closed_is_not_a_failure() {
+    let mut proxy = Proxy::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/metrics", listener.local_addr().unwrap());
+    let client = Client::start(&proxy.url(), &url, &[]);
+    proxy.hand_out(&scrape("1", "", "5", "")).await;
+    let (mut first, _) = listener.accept().await.unwrap();
+    read_some(&mut first).await;
+    first
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    proxy.push().await.answer("200 OK", "");
+    proxy.hand_out(&scrape("2", "", "5", "")).await;
+    // The second request arrives on the kept connection, which closes instead of answering.
+    read_some(&mut first).await;
+    drop(first);
+    let (mut second, _) = listener.accept().await.unwrap();
+    read_some(&mut second).await;
+    second
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        .await
+        .unwrap();
+    let push = proxy.push().await;
+    assert_eq!(push.status_line(), "HTTP/1.1 200 OK");
+    client.shutdown.begin();
+}

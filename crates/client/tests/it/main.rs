@@ -1,0 +1,16 @@
+//! The client against a proxy and targets that are played by hand on bare sockets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod failures;
+mod leakage;
+mod process;
+mod proxy_trouble;
+mod rounds;
+mod support;
+mod tls;

@@ -1,0 +1,264 @@
+//! The program as a process: its exit codes, its signals, its environment, its own pages.
+
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::support::{Peer, Proxy, scrape, soon};
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
+    command
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs to the end: exit code, stdout, stderr.
+async fn run(command: &mut Command) -> (i32, String, String) {
+    let output = soon(command.output()).await.unwrap();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+fn signal(child: &Child, name: &str) {
+    let id = child.id().unwrap().to_string();
+    let status = std::process::Command::new("kill")
+        .args(["-s", name, &id])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+#[tokio::test]
+async fn mistakes_are_one_line_and_code_2() {
+    for (args, line) in [
+        (
+            vec!["--proxy-url=http://p"],
+            "client: --pull-url is required (or PULL_URL in the environment)\n",
+        ),
+        (
+            vec!["--pull-ulr=x"],
+            "client: there is no flag --pull-ulr; did you mean --pull-url?\n",
+        ),
+    ] {
+        let (code, out, err) = run(program().args(args)).await;
+        assert_eq!((code, out.as_str(), err.as_str()), (2, "", line));
+    }
+    let (code, _, err) = run(program()
+        .env("PROXY_URL", "nonsense")
+        .env("PULL_URL", "http://t"))
+    .await;
+    assert_eq!(
+        (code, err.as_str()),
+        (
+            2,
+            "client: --proxy-url (from PROXY_URL in the environment): the URL begins neither with \
+             http:// nor with https://; write http://host:port/\n"
+        )
+    );
+    let with_token = ["--proxy-url=http://p", "--pull-url=http://t"];
+    let (code, _, err) = run(program().args(with_token).env("PROM_TOKEN", "a\nb")).await;
+    assert_eq!(code, 2);
+    assert!(
+        err.starts_with("client: PROM_TOKEN in the environment has"),
+        "{err}"
+    );
+    assert_eq!(err.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn help_and_version_are_code_0_and_show_no_secret() {
+    let (code, out, err) = run(program().arg("-h").env("PROXY_URL", "http://u:secret@p")).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("--proxy.retry.initial-wait"), "{out}");
+    assert!(!out.contains("secret"), "{out}");
+    let (code, out, _) = run(program().arg("--version")).await;
+    assert_eq!(
+        (code, out.as_str()),
+        (0, concat!("client ", env!("CARGO_PKG_VERSION"), "\n"))
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_code_1() {
+    let args = [
+        "--proxy-url=https://p",
+        "--pull-url=http://t",
+        "--tls.cacert=/no/such/file",
+    ];
+    let (code, _, err) = run(program().args(args)).await;
+    assert_eq!(
+        (code, err.as_str()),
+        (
+            1,
+            "client: --tls.cacert: cannot read /no/such/file: no such file or directory\n"
+        )
+    );
+}
+
+#[tokio::test]
+async fn sigterm_finishes_the_scrape_in_hand_and_exits_with_0() {
+    for name in ["TERM", "INT"] {
+        let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+        let mut child = program()
+            .args(["-fqdn=node", "-metrics-addr="])
+            .env("PROXY_URL", proxy.url())
+            .env("PULL_URL", target.url("/metrics"))
+            .spawn()
+            .unwrap();
+        proxy.hand_out(&scrape("1", "", "10", "")).await;
+        let pull = target.next().await;
+        let poll = proxy.poll().await;
+        signal(&child, name);
+        poll.gone().await;
+        pull.answer("200 OK", "");
+        proxy.push().await.answer("200 OK", "");
+        assert!(soon(child.wait()).await.unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once_with_1() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let mut child = program()
+        .args(["--fqdn=node", "--metrics-addr="])
+        .args([
+            "--proxy-url",
+            &proxy.url(),
+            "--pull-url",
+            &target.url("/metrics"),
+        ])
+        .spawn()
+        .unwrap();
+    proxy.hand_out(&scrape("1", "", "100", "")).await;
+    let _pull = target.next().await;
+    let poll = proxy.poll().await;
+    signal(&child, "TERM");
+    poll.gone().await;
+    signal(&child, "INT");
+    assert_eq!(soon(child.wait()).await.unwrap().code(), Some(1));
+}
+
+#[tokio::test]
+async fn own_pages_tell_whether_the_proxy_takes_polls() {
+    let mut proxy = Proxy::start().await;
+    let mut child = program()
+        .args([
+            "--fqdn=node",
+            "--metrics-addr=127.0.0.1:0",
+            "--pull-url=http://127.0.0.1:1/",
+        ])
+        .args(["--proxy-url", &proxy.url()])
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let address = loop {
+        let line = soon(log.next_line()).await.unwrap().unwrap();
+        if let Some((_, address)) = line.split_once("address=") {
+            break address.to_owned();
+        }
+    };
+    let get = async |path: &str| {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        soon(stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    };
+    let poll = proxy.poll().await;
+    assert!(get("/-/ready").await.starts_with("HTTP/1.1 503 "));
+    assert!(get("/-/healthy").await.starts_with("HTTP/1.1 200 "));
+    poll.answer("200 OK", scrape("1", "", "10", ""));
+    proxy.push().await.answer("200 OK", "");
+    let poll = proxy.poll().await;
+    assert!(get("/-/ready").await.starts_with("HTTP/1.1 200 "));
+    poll.answer("401 Unauthorized", "");
+    let _poll = proxy.poll().await;
+    assert!(get("/-/ready").await.starts_with("HTTP/1.1 503 "));
+    let metrics = get("/metrics").await;
+    for line in [
+        "pushprox_client_poll_errors_total 1",
+        "pushprox_client_scrape_errors_total 1",
+        "pushprox_client_push_errors_total 0",
+        "pushprox_client_scrapes_total 1",
+        "pushprox_client_scrape_duration_seconds_count 1",
+    ] {
+        assert!(
+            metrics.contains(&format!("\n{line}\n")),
+            "{line} is missing in {metrics}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_taken_port_is_a_warning() {
+    let mut proxy = Proxy::start().await;
+    let taken = proxy.peer.address.to_string();
+    let mut child = program()
+        .args([
+            "--fqdn=node",
+            "--pull-url=http://127.0.0.1:1/",
+            "--metrics-addr",
+            &taken,
+        ])
+        .args(["--proxy-url", &proxy.url()])
+        .spawn()
+        .unwrap();
+    proxy.poll().await;
+    signal(&child, "TERM");
+    let mut log = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut log)
+        .await
+        .unwrap();
+    let line = format!("error=\"cannot listen on {taken}: address already in use\"");
+    assert!(log.contains("level=warn") && log.contains(&line), "{log}");
+    assert!(soon(child.wait()).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_proxy_in_the_environment_leads_to_the_pushprox_and_not_to_the_target() {
+    let (mut forward, mut target) = (Proxy::start().await, Peer::start().await);
+    let _child = program()
+        .args([
+            "--fqdn=node",
+            "--metrics-addr=",
+            "--proxy-url=http://pushprox.invalid:8080/",
+        ])
+        .args(["--pull-url", &target.url("/metrics")])
+        .env("HTTP_PROXY", format!("http://u:p@{}", forward.peer.address))
+        .env("ALL_PROXY", forward.url())
+        .spawn()
+        .unwrap();
+    let poll = forward.poll().await;
+    assert!(
+        poll.head
+            .starts_with("POST http://pushprox.invalid:8080/poll HTTP/1.1\r\n"),
+        "{}",
+        poll.head
+    );
+    assert_eq!(poll.header("proxy-authorization"), Some("Basic dTpw"));
+    poll.answer("200 OK", scrape("1", "", "10", ""));
+    let pull = target.next().await;
+    assert!(
+        pull.head.starts_with("GET /metrics HTTP/1.1\r\n"),
+        "{}",
+        pull.head
+    );
+    assert_eq!(pull.header("proxy-authorization"), None);
+    pull.answer("200 OK", "");
+    forward.push().await;
+}

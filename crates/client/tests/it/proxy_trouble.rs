@@ -1,0 +1,185 @@
+//! A proxy that is down, refuses, talks nonsense or forgets.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::support::{Client, Log, Peer, Proxy, scrape, time_passes};
+
+const QUICK: [&str; 2] = [
+    "--proxy.retry.initial-wait=200ms",
+    "--proxy.retry.max-wait=400ms",
+];
+
+#[tokio::test]
+async fn whatever_the_proxy_answers_the_client_polls_again_after_a_pause() {
+    let mut proxy = Proxy::start().await;
+    let client = Client::start(&proxy.url(), "http://127.0.0.1:1/", &QUICK);
+    let long = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}",
+        2_000_000,
+        "x".repeat(2_000_000)
+    );
+    for answer in [
+        "HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n\r\nlogin",
+        "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n<html>no</html>",
+        "HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\nGET http://a/ HTTP/1.1\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\n\r\n",
+        "nonsense",
+        &long,
+    ] {
+        let poll = proxy.poll().await;
+        let answered = Instant::now();
+        poll.reply(answer);
+        let next = proxy.poll().await;
+        let pause = answered.elapsed();
+        let shown = &answer[..answer.len().min(60)];
+        assert!(
+            pause >= Duration::from_millis(95),
+            "{pause:?} after {shown}"
+        );
+        drop(next);
+    }
+    // All is forgotten when the proxy has recovered.
+    proxy.hand_out(&scrape("1", "", "10", "")).await;
+    assert!(proxy.push().await.status_line().contains("502"));
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_down_is_waited_for() {
+    let gone = Peer::start().await;
+    let url = gone.url("/");
+    let address = gone.address;
+    drop(gone);
+    let mut log = Log::start();
+    let client = Client::start(&url, "http://127.0.0.1:1/", &QUICK);
+    let line = log.line("poll failed").await;
+    assert!(line.contains("level=warn"), "{line}");
+    assert!(
+        line.contains("error=\"cannot reach the proxy: connection refused\""),
+        "{line}"
+    );
+    let listener = loop {
+        // The port may be in use until the old socket is gone.
+        match tokio::net::TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let mut proxy = Proxy::over(Peer::serve(listener, |stream| async { Some(stream) }));
+    proxy.hand_out(&scrape("1", "", "10", "")).await;
+    assert!(
+        log.line("the proxy takes polls again")
+            .await
+            .contains("level=info")
+    );
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_closed_poll_is_repeated() {
+    let mut proxy = Proxy::start().await;
+    let client = Client::start(&proxy.url(), "http://127.0.0.1:1/", &QUICK);
+    for _ in 0..3 {
+        drop(proxy.poll().await);
+    }
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn an_agreed_wait_that_is_overdue_ends_the_poll_and_no_other() {
+    let mut log = Log::start();
+    let mut proxy = Proxy::start().await;
+    let client = Client::start(&proxy.url(), "http://127.0.0.1:1/", &["--poll.wait=1s"]);
+    let not_agreed = proxy.poll().await;
+    time_passes(Duration::from_secs(3_600)).await;
+    not_agreed.reply("HTTP/1.1 204 No Content\r\nPreference-Applied: wait=1\r\n\r\n");
+
+    let agreed = proxy.poll().await;
+    time_passes(Duration::from_secs(7)).await;
+    agreed.gone().await;
+    let line = log.line("poll failed").await;
+    assert!(line.contains("did not end the poll in the time"), "{line}");
+
+    // The next proxy may be one that never ends a poll, and has not agreed.
+    let unknown = proxy.poll().await;
+    time_passes(Duration::from_secs(3_600)).await;
+    unknown.answer("200 OK", scrape("1", "", "10", ""));
+    proxy.push().await;
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_push_that_is_refused_early_does_not_stop_the_client() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &QUICK);
+    for answer in ["410 Gone", "400 Bad Request", "500 Oh"] {
+        proxy.hand_out(&scrape("1", "", "10", "")).await;
+        target.next().await.answer("200 OK", "abc");
+        proxy.push().await.answer(answer, "the scrape is over\n");
+    }
+    proxy.hand_out(&scrape("1", "", "10", "")).await;
+    target.next().await.answer("200 OK", "abc");
+    drop(proxy.push().await);
+    proxy.poll().await;
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_path_prefix_leads_polls_and_pushes() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.peer.url("/a/b/"), &target.url("/metrics"), &[]);
+    let poll = proxy.poll().await;
+    assert!(
+        poll.head.starts_with("POST /a/b/poll HTTP/1.1\r\n"),
+        "{}",
+        poll.head
+    );
+    poll.answer("200 OK", scrape("1", "", "10", ""));
+    target.next().await.answer("200 OK", "");
+    let push = proxy.push().await;
+    assert!(
+        push.head.starts_with("POST /a/b/push HTTP/1.1\r\n"),
+        "{}",
+        push.head
+    );
+    client.shutdown.begin();
+}
+
+#[tokio::test]
+async fn a_shutdown_drops_the_poll_and_finishes_the_scrapes_in_hand() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
+    proxy.hand_out(&scrape("1", "", "10", "")).await;
+    let pull = target.next().await;
+    let poll = proxy.poll().await;
+    client.shutdown.begin();
+    poll.gone().await;
+    pull.answer("200 OK", "last words");
+    let push = proxy.push().await;
+    assert!(push.text().ends_with("last words"), "{}", push.text());
+    push.answer("200 OK", "");
+    client.stop().await;
+    assert!(
+        proxy.peer.try_next().is_none(),
+        "nothing is polled any more"
+    );
+}
+
+#[tokio::test]
+async fn the_grace_period_bounds_the_end() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let grace = ["--shutdown.grace-period=300ms"];
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &grace);
+    proxy.hand_out(&scrape("1", "", "300", "")).await;
+    let _pull = target.next().await;
+    let begun = Instant::now();
+    client.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}

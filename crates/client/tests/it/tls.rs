@@ -1,0 +1,158 @@
+//! TLS on the leg to the proxy, with certificates made for the test.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+
+use crate::support::{Client, Log, Peer, Proxy, scrape};
+
+type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+fn authority(name: &str) -> Issuer {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn issued(by: &Issuer, name: &str) -> (rcgen::Certificate, KeyPair) {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new([name.to_owned()]).unwrap();
+    (params.signed_by(&key, by).unwrap(), key)
+}
+
+/// A proxy behind TLS that offers only HTTP/1.1 and asks for a certificate of `clients`.
+async fn proxy(server: &Issuer, clients: Option<&Issuer>) -> Proxy {
+    let (certificate, key) = issued(server, "localhost");
+    let builder = ServerConfig::builder();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(issuer) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(issuer.der().clone()).unwrap();
+            let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+                .build()
+                .unwrap();
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let mut config = builder
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    Proxy::over(Peer::serve(listener, move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let stream = acceptor.accept(stream).await.ok()?;
+            // The client speaks HTTP/1.1 only, and says so.
+            assert_eq!(
+                stream.get_ref().1.alpn_protocol(),
+                Some(b"http/1.1".as_slice())
+            );
+            Some(stream)
+        }
+    }))
+}
+
+fn file(folder: &TempDir, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path.into_os_string().into_string().unwrap()
+}
+
+#[tokio::test]
+async fn the_given_authority_is_trusted_and_the_certificate_shown() {
+    let folder = TempDir::new().unwrap();
+    let (servers, clients) = (authority("servers"), authority("clients"));
+    let mut proxy = proxy(&servers, Some(&clients)).await;
+    let mut target = Peer::start().await;
+    let (certificate, key) = issued(&clients, "node");
+    let cacert = file(&folder, "ca.pem", &servers.pem());
+    let cert = file(&folder, "cert.pem", &certificate.pem());
+    let key = file(&folder, "key.pem", &key.serialize_pem());
+    let url = format!("https://localhost:{}/", proxy.peer.address.port());
+    let flags = [
+        "--tls.cacert",
+        &cacert,
+        "--tls.cert",
+        &cert,
+        "--tls.key",
+        &key,
+    ];
+    let client = Client::start(&url, &target.url("/metrics"), &flags);
+    for round in 0..50 {
+        proxy
+            .hand_out(&scrape(&round.to_string(), "", "10", ""))
+            .await;
+        target.next().await.answer("200 OK", "abc");
+        let push = proxy.push().await;
+        assert!(push.text().ends_with("abc"), "{}", push.text());
+        push.answer("200 OK", "");
+    }
+    proxy.poll().await;
+    assert!(
+        proxy.peer.connections() <= 2,
+        "{}",
+        proxy.peer.connections()
+    );
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn another_authority_is_not_trusted_and_nothing_is_said_to_it() {
+    let folder = TempDir::new().unwrap();
+    let (servers, others) = (authority("servers"), authority("others"));
+    let mut proxy = proxy(&servers, None).await;
+    let cacert = file(&folder, "ca.pem", &others.pem());
+    let url = format!("https://localhost:{}/", proxy.peer.address.port());
+    let flags = [
+        "--tls.cacert",
+        &cacert,
+        "--proxy.retry.initial-wait=100ms",
+        "--proxy.retry.max-wait=100ms",
+    ];
+    let mut log = Log::start();
+    let client = Client::start(&url, "http://127.0.0.1:1/", &flags);
+    for _ in 0..2 {
+        let line = log.line("poll failed").await;
+        let why = "cannot reach the proxy: no secure connection: invalid peer certificate: ";
+        assert!(line.contains(why), "{line}");
+    }
+    assert!(proxy.peer.try_next().is_none());
+    client.stop().await;
+}
+
+#[test]
+fn a_key_that_does_not_fit_is_told_with_its_flags() {
+    let folder = TempDir::new().unwrap();
+    let clients = authority("clients");
+    let cert = file(&folder, "cert.pem", &issued(&clients, "a").0.pem());
+    let key = file(&folder, "key.pem", &issued(&clients, "b").1.serialize_pem());
+    let flags = [
+        "--proxy-url=https://p",
+        "--pull-url=http://t",
+        "--tls.cert",
+        &cert,
+        "--tls.key",
+        &key,
+    ];
+    let args = pushprox_daemon::cli::parse_from("client", flags).unwrap();
+    let config = pushprox_client::config::Config::new(args, None).unwrap();
+    let error = pushprox_client::http::to_proxy(&config.proxy_url, &config.tls).unwrap_err();
+    let told = pushprox_daemon::exit::causes(error.as_ref());
+    assert!(
+        told.starts_with("--tls.cert, --tls.key: cannot use these files: "),
+        "{told}"
+    );
+}

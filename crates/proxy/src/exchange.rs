@@ -1,0 +1,222 @@
+//! One request that is neither a poll nor a push, served by hyper.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::debug;
+
+use crate::Proxy;
+use crate::access::Peer;
+use crate::http1::request::Request;
+use crate::http1::socket::Socket;
+use crate::router;
+
+/// How a handler speaks to the connection that its request came on.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    cut_at: Mutex<Option<Instant>>,
+    /// The answer's body has been handed over to the connection, all of it.
+    is_answered: AtomicBool,
+    /// The connection has bytes that its peer does not take yet.
+    is_blocked: AtomicBool,
+}
+
+impl Line {
+    /// From now on an answer is under way that must not outlast `deadline`, and must not be taken
+    /// for whole unless it is.
+    pub(crate) fn cut_at(&self, deadline: Instant) {
+        *self.cut_at.lock() = Some(deadline);
+    }
+
+    /// The answer has ended well.
+    pub(crate) fn keep(&self) {
+        *self.cut_at.lock() = None;
+    }
+
+    /// There is nothing more to send than what the connection has already.
+    pub(crate) fn answered(&self) {
+        self.is_answered.store(true, Ordering::Relaxed);
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_answered.load(Ordering::Relaxed) && !self.is_blocked.load(Ordering::Relaxed)
+    }
+}
+
+/// Serves the request in front of the socket. The socket comes back where more may follow on it.
+pub(crate) async fn serve(
+    socket: Socket,
+    request: Request,
+    peer: &Peer,
+    proxy: &Arc<Proxy>,
+) -> Option<Socket> {
+    let line = Arc::new(Line::default());
+    let service = service_fn(|request| {
+        let (proxy, line) = (proxy.clone(), line.clone());
+        async move { router::route(&proxy, peer, &line, request).await }
+    });
+    let io = OneRequest {
+        socket,
+        proxy: proxy.clone(),
+        line: line.clone(),
+        head_left: request.head,
+        // Where a body ends is hyper's to know, and it does not tell: nothing follows on one.
+        has_body: request.has_body(),
+        is_closed: false,
+    };
+    let mut connection = http1::Builder::new()
+        .keep_alive(request.keep_alive && !request.has_body())
+        .header_read_timeout(None)
+        .max_buf_size(MAX_BUFFERED)
+        .serve_connection(TokioIo::new(io), service);
+    let mut closing = std::pin::pin!(proxy.closing.cancelled());
+    let mut is_closing = false;
+    let mut cut: Option<(Instant, Pin<Box<Sleep>>)> = None;
+    let end = poll_fn(|cx| {
+        if !is_closing && closing.as_mut().poll(cx).is_ready() {
+            is_closing = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(End::Closed(result));
+        }
+        if line.is_done() && request.keep_alive && !request.has_body() && !is_closing {
+            return Poll::Ready(End::Answered);
+        }
+        let Some(deadline) = *line.cut_at.lock() else {
+            return Poll::Pending;
+        };
+        if cut.as_ref().is_none_or(|(set, _)| *set != deadline) {
+            cut = Some((deadline, Box::pin(sleep_until(deadline))));
+        }
+        match &mut cut {
+            Some((_, sleep)) => sleep.as_mut().poll(cx).map(|()| End::Overdue),
+            None => Poll::Pending,
+        }
+    })
+    .await;
+    match end {
+        End::Answered => return Some(connection.into_parts().io.into_inner().socket),
+        End::Closed(Ok(())) => {}
+        End::Closed(Err(error)) => {
+            debug!(error = %pushprox_daemon::exit::causes(&error), "a connection failed");
+        }
+        End::Overdue => debug!("a scrape's time is up before its answer has been read"),
+    }
+    if line.cut_at.lock().is_some() {
+        let io = connection.into_parts().io.into_inner();
+        io.socket.stream().reset();
+    }
+    None
+}
+
+enum End {
+    Closed(hyper::Result<()>),
+    Answered,
+    Overdue,
+}
+
+/// The socket as hyper sees it: one request, and the end of the connection when that comes. What
+/// is sent behind the request stays with the socket.
+struct OneRequest {
+    socket: Socket,
+    proxy: Arc<Proxy>,
+    line: Arc<Line>,
+    head_left: usize,
+    has_body: bool,
+    is_closed: bool,
+}
+
+impl AsyncRead for OneRequest {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.head_left > 0 {
+            let head = this
+                .socket
+                .split_ahead(this.head_left.min(buffer.remaining()));
+            this.head_left -= head.len();
+            buffer.put_slice(&head);
+            return Poll::Ready(Ok(()));
+        }
+        if this.has_body {
+            if this.socket.ahead().is_empty() {
+                return this.socket.stream_mut().poll_read(cx, buffer);
+            }
+            let body = this.socket.split_ahead(buffer.remaining());
+            buffer.put_slice(&body);
+            return Poll::Ready(Ok(()));
+        }
+        while !this.is_closed && this.socket.ahead().len() < MAX_READ_AHEAD {
+            let came = ready!(this.socket.poll_fill(cx, &this.proxy.buffers))?;
+            this.is_closed = came == 0;
+            this.socket.settle(&this.proxy.buffers);
+        }
+        match this.is_closed {
+            true => Poll::Ready(Ok(())),
+            // It is read on when the answer is out and its turn has come.
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl OneRequest {
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.line
+            .is_blocked
+            .store(written.is_pending(), Ordering::Relaxed);
+        written
+    }
+}
+
+impl AsyncWrite for OneRequest {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.socket.stream_mut().poll_write(cx, bytes);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = self.socket.stream_mut().poll_write_vectored(cx, slices);
+        self.note(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.socket.stream_mut().poll_flush(cx);
+        self.note(flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.stream_mut().poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.stream().is_write_vectored()
+    }
+}
+
+/// What hyper buffers in either direction.
+const MAX_BUFFERED: usize = 128 * 1024;
+
+/// What a peer may send ahead of its answer.
+const MAX_READ_AHEAD: usize = 16 * 1024;

@@ -1,0 +1,94 @@
+//! Answers to polls and pushes, written as they go over the wire.
+
+use std::time::SystemTime;
+
+use bytes::{BufMut, BytesMut};
+use http::StatusCode;
+use pushprox_daemon::guard::CHALLENGE;
+
+/// An answer in the making.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    bytes: BytesMut,
+}
+
+impl Answer {
+    /// Begins an answer. `keep_alive` says whether the connection goes on behind it.
+    pub(crate) fn new(status: StatusCode, keep_alive: bool) -> Self {
+        let mut bytes = BytesMut::with_capacity(TYPICAL_HEAD);
+        bytes.put_slice(b"HTTP/1.1 ");
+        bytes.put_slice(status.as_str().as_bytes());
+        bytes.put_u8(b' ');
+        bytes.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+        bytes.put_slice(b"\r\nDate: ");
+        bytes.put_slice(httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+        bytes.put_slice(b"\r\n");
+        if !keep_alive {
+            bytes.put_slice(b"Connection: close\r\n");
+        }
+        Self { bytes }
+    }
+
+    /// Says how to prove who one is, where the status asks for it.
+    pub(crate) fn challenge(self, status: StatusCode) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED => self.header("WWW-Authenticate", CHALLENGE),
+            _ => self,
+        }
+    }
+
+    /// Adds a header; name and value are ours and need no check.
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.bytes.put_slice(name.as_bytes());
+        self.bytes.put_slice(b": ");
+        self.bytes.put_slice(value.as_bytes());
+        self.bytes.put_slice(b"\r\n");
+        self
+    }
+
+    /// Ends an answer that has no body by its status.
+    pub(crate) fn without_body(mut self) -> BytesMut {
+        self.bytes.put_slice(b"\r\n");
+        self.bytes
+    }
+
+    /// Ends an answer with a body of text.
+    pub(crate) fn text(self, body: &[u8]) -> BytesMut {
+        let mut this = self;
+        if !body.is_empty() {
+            this = this.header("Content-Type", pushprox_daemon::respond::TEXT);
+        }
+        let mut bytes = this.header("Content-Length", &body.len().to_string()).bytes;
+        bytes.put_slice(b"\r\n");
+        bytes.put_slice(body);
+        bytes
+    }
+}
+
+/// Head and instruction of a poll's answer fit in here.
+const TYPICAL_HEAD: usize = 768;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_http() {
+        let bytes = Answer::new(StatusCode::OK, false)
+            .header("Preference-Applied", "wait=45")
+            .text(b"abc");
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\nDate: "), "{text}");
+        assert!(
+            text.ends_with(
+                " GMT\r\nConnection: close\r\nPreference-Applied: wait=45\r\n\
+                 Content-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\r\nabc"
+            ),
+            "{text}"
+        );
+        let bytes = Answer::new(StatusCode::NO_CONTENT, true).without_body();
+        assert!(bytes.ends_with(b" GMT\r\n\r\n"));
+        let bytes = Answer::new(StatusCode::OK, true).text(b"");
+        assert!(bytes.ends_with(b" GMT\r\nContent-Length: 0\r\n\r\n"));
+    }
+}

@@ -1,0 +1,109 @@
+//! The body of a request, read from its socket.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use pushprox_protocol::message::body::{BodyDecoder, BodyError, Piece};
+
+use super::buffers::Buffers;
+use super::request::Request;
+use super::socket::Socket;
+
+/// A body on its way in. It owns the socket until it is taken apart.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    socket: Socket,
+    buffers: Arc<Buffers>,
+    framing: BodyDecoder,
+    /// What has been read and is not decoded yet.
+    arrived: Bytes,
+}
+
+/// Why a body cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BrokenBody {
+    #[error("the request broke off")]
+    BrokeOff,
+    #[error("the request broke off")]
+    Io(#[from] io::Error),
+    #[error("the body of the request is malformed: {0}")]
+    Malformed(#[from] BodyError),
+}
+
+impl RequestBody {
+    /// The body of a request whose head is in front of the socket.
+    pub(crate) fn new(mut socket: Socket, request: &Request, buffers: Arc<Buffers>) -> Self {
+        socket.split_ahead(request.head);
+        let arrived = socket.split_ahead(usize::MAX).freeze();
+        socket.settle(&buffers);
+        Self {
+            socket,
+            buffers,
+            framing: BodyDecoder::new(request.body),
+            arrived,
+        }
+    }
+
+    /// Lets a sender that waits for it send the body.
+    pub(crate) async fn go_on(&mut self) -> io::Result<()> {
+        if self.arrived.is_empty() && !self.framing.is_complete() {
+            return self.socket.write(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+        }
+        Ok(())
+    }
+
+    /// The next piece of the body; none at its end.
+    pub(crate) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, BrokenBody>> {
+        loop {
+            match self.framing.decode(&mut self.arrived)? {
+                Piece::Data(data) => return Poll::Ready(Ok(Some(data))),
+                Piece::End => return Poll::Ready(Ok(None)),
+                Piece::NeedMore => {}
+            }
+            self.arrived = ready!(self.socket.poll_next(cx, &self.buffers))?;
+            if self.arrived.is_empty() {
+                return Poll::Ready(Err(BrokenBody::BrokeOff));
+            }
+        }
+    }
+
+    /// As [`RequestBody::poll_piece`]. Cancel safe.
+    pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, BrokenBody> {
+        std::future::poll_fn(|cx| self.poll_piece(cx)).await
+    }
+
+    /// How many bytes of the body are still to come from here, where it tells its length.
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        self.framing.remaining()
+    }
+
+    /// All that is left of the body, where it has arrived whole.
+    pub(crate) fn rest_if_arrived(&self) -> Option<Vec<Bytes>> {
+        let (mut framing, mut arrived) = (self.framing.clone(), self.arrived.clone());
+        let mut rest = Vec::new();
+        loop {
+            match framing.decode(&mut arrived) {
+                Ok(Piece::Data(data)) => rest.push(data),
+                Ok(Piece::End) => return Some(rest),
+                Ok(Piece::NeedMore) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// Whether all of the body has been taken.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.framing.is_complete()
+    }
+
+    /// The socket back, with what came behind the body.
+    pub(crate) fn into_socket(self) -> Socket {
+        let mut socket = self.socket;
+        socket.put_back(&self.arrived);
+        socket
+    }
+}

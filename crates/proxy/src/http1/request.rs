@@ -1,0 +1,278 @@
+//! The head of a request, as far as a connection must know it to decide who serves it.
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use pushprox_protocol::headers;
+use pushprox_protocol::message::response::Framing;
+
+/// A request whose head has arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// The length of the head in bytes.
+    pub(crate) head: usize,
+    pub(crate) kind: Kind,
+    /// How its body is framed.
+    pub(crate) body: Framing,
+    /// Whether the connection may go on behind it.
+    pub(crate) keep_alive: bool,
+    /// Whether its sender waits for leave to send the body.
+    pub(crate) expects_continue: bool,
+    /// The `Authorization` of a poll or a push, if there is any.
+    pub(crate) credentials: Option<Box<HeaderMap>>,
+}
+
+/// Who serves a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `POST /poll`, with the seconds that its client prefers to wait.
+    Poll { wait: Option<u32> },
+    /// `POST /push`.
+    Push,
+    /// Anything else, which hyper serves.
+    Other,
+}
+
+/// Why a head cannot be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadRequest {
+    #[error("this is not an HTTP/1.1 request: {0}")]
+    Syntax(httparse::Error),
+    #[error("the head of the request is too large")]
+    TooLarge,
+    /// What proxies disagree about is how requests are smuggled past them.
+    #[error("the request does not say clearly where it ends")]
+    Framing,
+}
+
+impl BadRequest {
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::Syntax(httparse::Error::TooManyHeaders) | Self::TooLarge => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
+            Self::Syntax(httparse::Error::Version) => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Syntax(_) | Self::Framing => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl Request {
+    /// Reads a head off the front of `bytes`. `None` when more bytes are needed.
+    pub(crate) fn parse(bytes: &[u8], max_head: usize) -> Result<Option<Self>, BadRequest> {
+        let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut parsed = httparse::Request::new(&mut slots);
+        let head = match parsed.parse(bytes).map_err(BadRequest::Syntax)? {
+            httparse::Status::Complete(head) if head <= max_head => head,
+            httparse::Status::Partial if bytes.len() < max_head => return Ok(None),
+            _ => return Err(BadRequest::TooLarge),
+        };
+        let is_http_1_1 = parsed.version == Some(1);
+        let mut request = Self {
+            head,
+            kind: kind(&parsed),
+            body: Framing::Length(0),
+            // Of HTTP/1.0 no connection goes on: nothing that speaks it here reuses one.
+            keep_alive: is_http_1_1,
+            expects_continue: false,
+            credentials: None,
+        };
+        let (mut length, mut is_chunked) = (None, false);
+        for header in parsed.headers.iter() {
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            if is("content-length") {
+                let this = content_length(header.value).ok_or(BadRequest::Framing)?;
+                if length.replace(this).is_some_and(|other| other != this) {
+                    return Err(BadRequest::Framing);
+                }
+            } else if is("transfer-encoding") {
+                // Of codings there is one here, once, and not before HTTP/1.1.
+                let is_known = header.value.trim_ascii().eq_ignore_ascii_case(b"chunked");
+                if !is_known || is_chunked || !is_http_1_1 {
+                    return Err(BadRequest::Framing);
+                }
+                is_chunked = true;
+            } else if is("connection") {
+                request.keep_alive &=
+                    !options(header.value).any(|o| o.eq_ignore_ascii_case("close"));
+            } else if is("expect") {
+                request.expects_continue = header.value.eq_ignore_ascii_case(b"100-continue");
+            } else if is("authorization") && request.kind != Kind::Other {
+                let value = HeaderValue::from_bytes(header.value)
+                    .map_err(|_| BadRequest::Syntax(httparse::Error::HeaderValue))?;
+                let credentials = request.credentials.get_or_insert_default();
+                credentials.append(AUTHORIZATION, value);
+            } else if is("prefer")
+                && let Kind::Poll { wait: wait @ None } = &mut request.kind
+            {
+                *wait = options(header.value).find_map(headers::wait_seconds);
+            }
+        }
+        request.body = match (is_chunked, length) {
+            (true, Some(_)) => return Err(BadRequest::Framing),
+            (true, None) => Framing::Chunked,
+            (false, length) => Framing::Length(length.unwrap_or(0)),
+        };
+        Ok(Some(request))
+    }
+
+    /// Whether anything of the request comes behind its head.
+    pub(crate) fn has_body(&self) -> bool {
+        self.body != Framing::Length(0)
+    }
+}
+
+fn kind(parsed: &httparse::Request<'_, '_>) -> Kind {
+    if parsed.method != Some("POST") {
+        return Kind::Other;
+    }
+    match parsed.path.map(|path| path.split('?').next()) {
+        Some(Some("/poll")) => Kind::Poll { wait: None },
+        Some(Some("/push")) => Kind::Push,
+        _ => Kind::Other,
+    }
+}
+
+fn content_length(value: &[u8]) -> Option<u64> {
+    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(value).ok().filter(|_| is_number)?;
+    text.parse().ok()
+}
+
+/// The members of a comma-separated list.
+fn options(value: &[u8]) -> impl Iterator<Item = &str> {
+    std::str::from_utf8(value)
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+}
+
+/// As many as hyper takes.
+const MAX_HEADERS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<Request, BadRequest> {
+        let request = Request::parse(text.as_bytes(), 1_000)?;
+        Ok(request.unwrap_or_else(|| panic!("{text:?} is not whole")))
+    }
+
+    fn body(headers: &str) -> Result<Framing, BadRequest> {
+        parse(&format!("POST /push HTTP/1.1\r\n{headers}\r\n")).map(|request| request.body)
+    }
+
+    #[test]
+    fn polls_and_pushes_are_told_from_the_rest() {
+        for (line, kind) in [
+            ("POST /poll HTTP/1.1", Kind::Poll { wait: None }),
+            ("POST /poll?x=1 HTTP/1.1", Kind::Poll { wait: None }),
+            ("POST /push HTTP/1.0", Kind::Push),
+            ("GET /poll HTTP/1.1", Kind::Other),
+            ("POST /polls HTTP/1.1", Kind::Other),
+            ("POST http://proxy/poll HTTP/1.1", Kind::Other),
+            ("GET http://node/poll HTTP/1.1", Kind::Other),
+            ("CONNECT node:443 HTTP/1.1", Kind::Other),
+        ] {
+            assert_eq!(
+                parse(&format!("{line}\r\n\r\n")).unwrap().kind,
+                kind,
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_wait_is_read_from_a_poll() {
+        let request = parse("POST /poll HTTP/1.1\r\nPrefer: respond-async, wait=45\r\n\r\n");
+        assert_eq!(request.unwrap().kind, Kind::Poll { wait: Some(45) });
+    }
+
+    #[test]
+    fn only_http_1_1_goes_on_and_only_when_nobody_closes() {
+        for (rest, goes_on) in [
+            ("1.1\r\n\r\n", true),
+            ("1.1\r\nConnection: keep-alive\r\n\r\n", true),
+            ("1.1\r\nConnection: TE, Close\r\n\r\n", false),
+            ("1.0\r\n\r\n", false),
+            ("1.0\r\nConnection: keep-alive\r\n\r\n", false),
+        ] {
+            let request = parse(&format!("POST /poll HTTP/{rest}")).unwrap();
+            assert_eq!(request.keep_alive, goes_on, "{rest}");
+        }
+    }
+
+    #[test]
+    fn a_body_has_one_end_or_the_request_is_refused() {
+        for (headers, framing) in [
+            ("", Ok(Framing::Length(0))),
+            ("Content-Length: 5\r\n", Ok(Framing::Length(5))),
+            (
+                "content-length: 5\r\nContent-Length: 5\r\n",
+                Ok(Framing::Length(5)),
+            ),
+            ("Transfer-Encoding: chunked\r\n", Ok(Framing::Chunked)),
+            (
+                "Content-Length: 5\r\nContent-Length: 6\r\n",
+                Err(BadRequest::Framing),
+            ),
+            ("Content-Length: 5, 5\r\n", Err(BadRequest::Framing)),
+            ("Content-Length: +5\r\n", Err(BadRequest::Framing)),
+            ("Content-Length: \r\n", Err(BadRequest::Framing)),
+            (
+                "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+                Err(BadRequest::Framing),
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                Err(BadRequest::Framing),
+            ),
+            (
+                "Transfer-Encoding: gzip, chunked\r\n",
+                Err(BadRequest::Framing),
+            ),
+            ("Transfer-Encoding: xchunked\r\n", Err(BadRequest::Framing)),
+        ] {
+            assert_eq!(body(headers), framing, "{headers}");
+        }
+        let old = parse("POST /push HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(old, Err(BadRequest::Framing));
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        for text in [
+            "\0\0\0\0",
+            "GET\r\n\r\n",
+            "GET / HTTP/2.0\r\n\r\n",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            "GET / HTTP/1.1\r\nno header\r\n\r\n",
+            "GET / HTTP/1.1\r\nContent-Length : 5\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n",
+        ] {
+            let parsed = Request::parse(text.as_bytes(), 1_000);
+            assert!(
+                matches!(parsed, Err(BadRequest::Syntax(_))),
+                "{text:?}: {parsed:?}"
+            );
+        }
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(2_000));
+        let parsed = Request::parse(long.as_bytes(), 1_000);
+        assert_eq!(parsed, Err(BadRequest::TooLarge));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            Request::parse(&bytes, 100).ok();
+        }
+
+        #[test]
+        fn a_head_cut_short_asks_for_more(cut in 1usize..64) {
+            let text = b"POST /poll HTTP/1.1\r\nHost: proxy:8080\r\nContent-Length: 4\r\n\r\nnode";
+            let parsed = Request::parse(&text[..cut], 1_000).unwrap();
+            prop_assert_eq!(parsed.is_some(), cut >= 60, "{}", cut);
+        }
+    }
+}

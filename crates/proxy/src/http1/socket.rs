@@ -1,0 +1,185 @@
+//! A peer's socket, and what has been read from it ahead of its use.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+use tokio_util::io::poll_read_buf;
+
+use super::buffers::Buffers;
+
+/// A stream that connections may run over.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Makes the coming close a reset, which no peer can take for a good end.
+    fn reset(&self);
+}
+
+impl Stream for TcpStream {
+    fn reset(&self) {
+        // A socket that is broken already needs no reset.
+        self.set_zero_linger().ok();
+    }
+}
+
+/// One connection's bytes. While nothing is read ahead, it holds no buffer.
+pub(crate) struct Socket {
+    stream: Box<dyn Stream>,
+    ahead: BytesMut,
+}
+
+impl<S: Stream> Stream for TlsStream<S> {
+    fn reset(&self) {
+        self.get_ref().0.reset();
+    }
+}
+
+impl Socket {
+    pub(crate) fn new(stream: impl Stream + 'static) -> Self {
+        Self::boxed(Box::new(stream))
+    }
+
+    pub(crate) fn boxed(stream: Box<dyn Stream>) -> Self {
+        Self {
+            stream,
+            ahead: BytesMut::new(),
+        }
+    }
+
+    /// What has been read and not used yet.
+    pub(crate) fn ahead(&self) -> &[u8] {
+        &self.ahead
+    }
+
+    /// Uses the first `length` bytes of what was read ahead.
+    pub(crate) fn split_ahead(&mut self, length: usize) -> BytesMut {
+        self.ahead.split_to(length.min(self.ahead.len()))
+    }
+
+    /// Puts bytes that were used too early back in front.
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let mut both = BytesMut::from(bytes);
+            both.extend_from_slice(&self.ahead);
+            self.ahead = both;
+        }
+    }
+
+    /// Lets go of the buffer before a wait: what is left in it moves to one of its own size.
+    pub(crate) fn settle(&mut self, buffers: &Buffers) {
+        let ahead = std::mem::take(&mut self.ahead);
+        self.ahead = BytesMut::from(&*ahead);
+        if ahead.capacity() > 0 {
+            buffers.give(ahead);
+        }
+    }
+
+    /// Reads on, behind what was read ahead. How much came; 0 is the end.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = buffers.take();
+        let read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut buffer);
+        if !matches!(read, Poll::Ready(Ok(1..))) {
+            buffers.give(buffer);
+        } else if self.ahead.is_empty() {
+            self.ahead = buffer;
+        } else {
+            self.ahead.extend_from_slice(&buffer);
+            buffers.give(buffer);
+        }
+        read
+    }
+
+    /// As [`Socket::poll_fill`]. Cancel safe.
+    pub(crate) async fn fill(&mut self, buffers: &Buffers) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_fill(cx, buffers)).await
+    }
+
+    /// Reads the next bytes past what was read ahead, which must have been used. Empty at the end.
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+    ) -> Poll<io::Result<Bytes>> {
+        let mut buffer = buffers.take();
+        let read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut buffer);
+        let bytes = buffer.split().freeze();
+        buffers.give(buffer);
+        ready!(read)?;
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// Writes all of `bytes`, to a peer that takes them in time.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        timeout(WRITE_TIMEOUT, async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        })
+        .await?
+    }
+
+    /// Ends the sending half, to a peer that may still be sending.
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
+        timeout(WRITE_TIMEOUT, self.stream.shutdown()).await?
+    }
+
+    pub(crate) fn stream(&self) -> &dyn Stream {
+        &*self.stream
+    }
+
+    pub(crate) fn stream_mut(&mut self) -> Pin<&mut dyn Stream> {
+        Pin::new(&mut *self.stream)
+    }
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Socket")
+            .field("ahead", &self.ahead.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is written through here fits into any socket's buffer: a peer that does not take it is not
+/// there.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::DuplexStream;
+
+    impl Stream for DuplexStream {
+        fn reset(&self) {}
+    }
+
+    #[tokio::test]
+    async fn nothing_is_lost_and_nothing_changes_place() {
+        let buffers = Buffers::default();
+        let (mut peer, end) = tokio::io::duplex(64);
+        let mut socket = Socket::new(end);
+        peer.write_all(b"abcd").await.unwrap();
+        assert_eq!(socket.fill(&buffers).await.unwrap(), 4);
+        assert_eq!(&*socket.split_ahead(3), b"abc");
+        socket.put_back(b"bc");
+        socket.settle(&buffers);
+        peer.write_all(b"ef").await.unwrap();
+        assert_eq!(socket.fill(&buffers).await.unwrap(), 2);
+        assert_eq!(socket.ahead(), b"bcdef");
+        socket.split_ahead(99);
+        socket.settle(&buffers);
+        peer.write_all(b"gh").await.unwrap();
+        let next = std::future::poll_fn(|cx| socket.poll_next(cx, &buffers)).await;
+        assert_eq!(next.unwrap(), "gh");
+        drop(peer);
+        assert_eq!(socket.fill(&buffers).await.unwrap(), 0);
+    }
+}

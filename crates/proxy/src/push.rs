@@ -1,0 +1,235 @@
+//! `POST /push`: a client answers the scrape that it was handed, on a bare socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use pushprox_daemon::guard::{Denied, Place};
+use pushprox_protocol::ScrapeId;
+use pushprox_protocol::headers::ID;
+use pushprox_protocol::message::MessageError;
+use pushprox_protocol::message::body::BodyError;
+use pushprox_protocol::message::response::{Framing, ResponseHead};
+use tokio::time::{Instant, timeout};
+use tracing::{debug, warn};
+
+use crate::Proxy;
+use crate::access::{Identity, Peer, Role};
+use crate::answer::{PushEnd, PushedBody, ScrapeAnswer};
+use crate::connection::drain;
+use crate::http1::answer::Answer;
+use crate::http1::body::{BrokenBody, RequestBody};
+use crate::http1::request::Request;
+use crate::http1::socket::Socket;
+use crate::rendezvous::NotTaken;
+
+/// Why a push answers no scrape.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    #[error(transparent)]
+    Answer(#[from] BodyError),
+    #[error(transparent)]
+    Body(#[from] BrokenBody),
+    #[error("the head of the pushed answer did not come within {} s", HEAD_TIMEOUT.as_secs())]
+    TooSlow,
+    #[error("no scrape waits for this id: it is unknown, over, or was answered before")]
+    Gone,
+    #[error("Prometheus has hung up")]
+    HungUp,
+    #[error(transparent)]
+    Denied(#[from] Denied),
+}
+
+/// Passes an answer on, and acknowledges it when Prometheus has all of it. The socket comes back
+/// where more requests may follow on it.
+pub(crate) async fn serve(
+    socket: Socket,
+    mut request: Request,
+    peer: &Peer,
+    proxy: &Arc<Proxy>,
+) -> Option<Socket> {
+    let since = Instant::now();
+    let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
+    let shown = request.credentials.take().unwrap_or_default();
+    let admitted = proxy
+        .access
+        .admit(peer, Role::Client, &shown, Place::Own)
+        .await;
+    let (by, head) = match admitted {
+        Ok(grant) => (grant.identity, read_head(&mut body, &request).await),
+        Err(denied) => (Identity::Anyone, Err((denied.into(), Bytes::new()))),
+    };
+    let delivered = match head {
+        Ok((head, arrived)) => deliver(proxy, peer, &by, head, arrived, body).await,
+        Err((refusal, arrived)) => {
+            // Its scrape need not wait for its time to be up, where the id can still be read.
+            let id = find_id(&arrived);
+            if let Some(completion) = id.and_then(|id| proxy.rendezvous.complete(id, &by).ok()) {
+                warn!(fqdn = %completion.name, error = %refusal, "a client sent a broken answer");
+                completion.fail(&refusal);
+            }
+            (Err(refusal), body)
+        }
+    };
+    let (result, body) = delivered;
+    let (mut socket, is_drained) = drain(body).await;
+    let keep_alive = request.keep_alive && is_drained;
+    let (status, bytes) = match result {
+        Ok(()) => (
+            StatusCode::OK,
+            Answer::new(StatusCode::OK, keep_alive).text(b""),
+        ),
+        Err(refusal) => {
+            debug!(error = %refusal, "a push is refused");
+            let status = refusal.status();
+            let text = format!("{refusal}\n");
+            (
+                status,
+                Answer::new(status, keep_alive)
+                    .challenge(status)
+                    .text(text.as_bytes()),
+            )
+        }
+    };
+    proxy
+        .metrics
+        .request_ended("/push", status, since.elapsed());
+    socket.write(&bytes).await.ok()?;
+    if keep_alive {
+        return Some(socket);
+    }
+    // A client that does not take the end of the connection is left alone.
+    socket.shutdown().await.ok();
+    None
+}
+
+/// Reads the head of the message in a push: the head, and what came behind it.
+async fn read_head(
+    body: &mut RequestBody,
+    request: &Request,
+) -> Result<(ResponseHead, Bytes), (Refusal, Bytes)> {
+    let mut arrived = Bytes::new();
+    let reading = async {
+        if request.expects_continue {
+            body.go_on().await.map_err(BrokenBody::from)?;
+        }
+        loop {
+            let Some(piece) = body.piece().await? else {
+                return Err(MessageError::HeadUnfinished.into());
+            };
+            arrived = match arrived.is_empty() {
+                true => piece,
+                false => {
+                    let mut both = BytesMut::from(std::mem::take(&mut arrived));
+                    both.extend_from_slice(&piece);
+                    both.freeze()
+                }
+            };
+            if let Some(parsed) = ResponseHead::parse(&arrived, MAX_HEAD)? {
+                return Ok(parsed);
+            }
+        }
+    };
+    let head = timeout(HEAD_TIMEOUT, reading)
+        .await
+        .unwrap_or(Err(Refusal::TooSlow));
+    match head {
+        Ok((head, length)) => Ok((head, arrived.split_off(length))),
+        Err(refusal) => Err((refusal, arrived)),
+    }
+}
+
+/// Joins an answer to its scrape and waits until it has been passed on. The push comes back.
+async fn deliver(
+    proxy: &Proxy,
+    peer: &Peer,
+    by: &Identity,
+    head: ResponseHead,
+    arrived: Bytes,
+    push: RequestBody,
+) -> (Result<(), Refusal>, RequestBody) {
+    let mut ids = head.headers.get_all(ID).iter();
+    let id = match (ids.next(), ids.next()) {
+        (Some(id), None) => ScrapeId::parse(id),
+        _ => return (Err(MessageError::Id.into()), push),
+    };
+    let taken = id.ok_or(NotTaken::Gone);
+    let completion = match taken.and_then(|id| proxy.rendezvous.complete(id, by)) {
+        Ok(completion) => completion,
+        Err(NotTaken::Gone) => return (Err(Refusal::Gone), push),
+        Err(NotTaken::Anothers) => {
+            let denied = Denied::NotAllowed("another client was given this scrape".to_owned());
+            proxy.access.turn_away(peer, &denied);
+            return (Err(denied.into()), push);
+        }
+    };
+    let framing = head.framing(completion.method());
+    let checked = framing
+        .map_err(Refusal::from)
+        .and_then(|framing| Ok(check(framing, &arrived, &push).map(|()| framing)?));
+    let framing = match checked {
+        Ok(framing) => framing,
+        Err(refusal) => {
+            completion.fail(&refusal);
+            return (Err(refusal), push);
+        }
+    };
+    let (body, end) = PushedBody::new(framing, arrived, push);
+    let is_taken = completion.answer(ScrapeAnswer {
+        head,
+        framing,
+        body,
+    });
+    // The scrape's connection owns the body, and is cut when its time is up: this ends.
+    match end.await {
+        Ok(PushEnd { push, is_whole }) if is_taken && is_whole => (Ok(()), push),
+        Ok(PushEnd { push, .. }) => (Err(Refusal::HungUp), push),
+        Err(_) => unreachable!("a pushed body gives its push back when it is dropped"),
+    }
+}
+
+/// Finds what is wrong with an answer as far as it has arrived, while its scrape can still be told.
+fn check(framing: Framing, arrived: &Bytes, push: &RequestBody) -> Result<(), BodyError> {
+    match (framing, push.remaining()) {
+        (Framing::Length(promised), Some(left)) => {
+            match promised <= left.saturating_add(arrived.len() as u64) {
+                true => Ok(()),
+                false => Err(BodyError::Unfinished),
+            }
+        }
+        _ => crate::answer::check(framing, arrived, push),
+    }
+}
+
+/// Looks for an id in what could not be read as a head.
+fn find_id(bytes: &[u8]) -> Option<ScrapeId> {
+    bytes.split(|byte| *byte == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked(3)?;
+        if !name.eq_ignore_ascii_case(b"id:") {
+            return None;
+        }
+        let value = http::HeaderValue::from_bytes(value.trim_ascii()).ok()?;
+        ScrapeId::parse(&value)
+    })
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Message(MessageError::HeadTooLarge(_) | MessageError::TooManyHeaders) => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
+            Self::Message(_) | Self::Answer(_) | Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Gone | Self::HungUp => StatusCode::GONE,
+            Self::Denied(denied) => denied.status(Place::Own),
+        }
+    }
+}
+
+/// More than any exporter's head.
+const MAX_HEAD: usize = 64 * 1024;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
