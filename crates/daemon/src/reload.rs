@@ -1,6 +1,7 @@
 //! Files that may change while the daemon runs: read at the start, looked at every few seconds, and
 //! taken over as a whole when they are good.
 
+use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,16 +20,16 @@ use crate::exit::causes;
 ///
 /// The files are compared by what is in them, so that it does not matter how they were replaced: in
 /// place, by a rename, or by the symbolic links that Kubernetes swaps.
-pub struct Reloaded<T> {
+pub struct Reloaded<T, E = FileError> {
     what: &'static str,
-    load: Box<Load<T>>,
+    load: Box<Load<T, E>>,
     current: RwLock<Arc<T>>,
     generation: AtomicU64,
     /// The files as they were at the last attempt, good or not.
     files: Mutex<Files>,
 }
 
-type Load<T> = dyn Fn(&mut Files, Option<&T>) -> Result<T, FileError> + Send + Sync;
+type Load<T, E> = dyn Fn(&mut Files, Option<&T>) -> Result<T, E> + Send + Sync;
 
 /// Reads files and remembers which, and what was in them.
 #[derive(Debug, Default)]
@@ -60,7 +61,7 @@ impl Files {
     }
 }
 
-impl<T> Reloaded<T> {
+impl<T, E: Error + 'static> Reloaded<T, E> {
     /// Loads for the first time. `what` names it in the log.
     ///
     /// From then on `load` gets what is in force, and can refuse to let go of it.
@@ -70,8 +71,8 @@ impl<T> Reloaded<T> {
     /// Those of `load`.
     pub fn load(
         what: &'static str,
-        load: impl Fn(&mut Files, Option<&T>) -> Result<T, FileError> + Send + Sync + 'static,
-    ) -> Result<Self, FileError> {
+        load: impl Fn(&mut Files, Option<&T>) -> Result<T, E> + Send + Sync + 'static,
+    ) -> Result<Self, E> {
         let mut files = Files::default();
         let first = load(&mut files, None)?;
         Ok(Self {
@@ -146,7 +147,7 @@ impl<T> Reloaded<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> Reloaded<T> {
+impl<T: Send + Sync + 'static, E: Error + 'static> Reloaded<T, E> {
     /// Looks at the files every few seconds, until the shutdown begins.
     pub async fn watch(self: Arc<Self>, shutdown: Shutdown) {
         if self.files.lock().read.is_empty() {
@@ -166,7 +167,7 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
     }
 }
 
-impl<T> fmt::Debug for Reloaded<T> {
+impl<T, E> fmt::Debug for Reloaded<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reloaded")
             .field("what", &self.what)
