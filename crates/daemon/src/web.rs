@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use parking_lot::Mutex;
+use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -108,23 +109,10 @@ impl Web {
         let Some(tls) = config.tls() else {
             return Ok(Accepted::Plain(stream));
         };
-        let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
-        let stream = match timeout(HANDSHAKE_TIMEOUT, handshake.into_fallible()).await {
-            Ok(Ok(stream)) => Box::new(stream),
-            Ok(Err((error, stream))) => {
-                let error = told(&error);
-                self.guard.count_handshake(error.label());
-                if matches!(error, HandshakeError::NotTls) {
-                    timeout(HANDSHAKE_TIMEOUT, refuse_plain(stream)).await.ok();
-                }
-                return Err(error);
-            }
-            Err(_) => {
-                let error = HandshakeError::TimedOut;
-                self.guard.count_handshake(error.label());
-                return Err(error);
-            }
-        };
+        let shaken = timeout(HANDSHAKE_TIMEOUT, shake_hands(stream, Arc::clone(tls))).await;
+        let stream = shaken
+            .unwrap_or(Err(HandshakeError::TimedOut))
+            .inspect_err(|error| self.guard.count_handshake(error.label()))?;
         let certificate = stream
             .get_ref()
             .1
@@ -193,11 +181,24 @@ impl HandshakeError {
     }
 }
 
+async fn shake_hands(
+    stream: TcpStream,
+    tls: Arc<ServerConfig>,
+) -> Result<Box<TlsStream<TcpStream>>, HandshakeError> {
+    let mut first = [0];
+    let came = stream.peek(&mut first).await;
+    if matches!(came, Ok(1)) && first[0].is_ascii_uppercase() {
+        refuse_plain(stream).await;
+        return Err(HandshakeError::NotTls);
+    }
+    let accepted = TlsAcceptor::from(tls).accept(stream).await;
+    accepted.map(Box::new).map_err(|error| told(&error))
+}
+
 fn told(error: &io::Error) -> HandshakeError {
-    use rustls::Error::{InvalidCertificate, InvalidMessage, NoCertificatesPresented};
+    use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     match inner {
-        Some(InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => HandshakeError::NotTls,
         Some(NoCertificatesPresented) => HandshakeError::Certificate("there is none".to_owned()),
         Some(InvalidCertificate(error)) => HandshakeError::Certificate(error.to_string()),
         _ => HandshakeError::Failed(causes(error)),
@@ -209,10 +210,20 @@ async fn refuse_plain(mut stream: TcpStream) {
     const ANSWER: &[u8] = b"HTTP/1.0 400 this port speaks TLS, use https\r\n\
         Connection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\
         this port speaks TLS, use https\n";
-    if stream.write_all(ANSWER).await.is_ok() {
-        stream.shutdown().await.ok();
+    // What is left unread would make the close a reset, which takes the answer away.
+    let mut taken = [0; 4096];
+    stream.read(&mut taken).await.ok();
+    if stream.write_all(ANSWER).await.is_ok() && stream.shutdown().await.is_ok() {
+        for _ in 0..MAX_DRAINED_READS {
+            if !matches!(stream.read(&mut taken).await, Ok(1..)) {
+                return;
+            }
+        }
     }
 }
+
+/// Reads of what a peer still sends that is told to go elsewhere.
+const MAX_DRAINED_READS: usize = 16;
 
 /// A peer that does not get on with it is let go of.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -23,7 +23,7 @@ async fn start(args: &Args) -> anyhow::Result<()> {
     let mut doors = Vec::new();
     for DoorAddress { address, roles } in &args.listen {
         let listener = address.bind().await?;
-        info!(address = %listener.local_addr()?, "listening");
+        info!(address = %listener.local_addr()?, %roles, "listening");
         doors.push(Door {
             listener,
             roles: *roles,
