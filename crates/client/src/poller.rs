@@ -197,7 +197,7 @@ async fn read_instruction(mut answer: reqwest::Response) -> Result<Instruction, 
         Ok(true)
     };
     match timeout(INSTRUCTION_TIMEOUT, reading).await {
-        Ok(Ok(true)) => Instruction::decode(&body).map_err(PollError::NotAnInstruction),
+        Ok(Ok(true)) => Instruction::decode(&body.freeze()).map_err(PollError::NotAnInstruction),
         Ok(Ok(false)) => Err(PollError::TooLong(MAX_INSTRUCTION)),
         Ok(Err(error)) => {
             let error: reqwest::Error = error;

@@ -116,7 +116,7 @@ impl Tls {
             builder = builder.tls_danger_accept_invalid_certs(true);
         }
         match (&self.server_name, url.host()) {
-            (Some(_), Some(host)) => builder.dns_resolver(Arc::new(One::new(host))),
+            (Some(_), Some(host)) => builder.dns_resolver(Arc::new(One::new(&host))),
             _ => builder,
         }
     }
@@ -165,9 +165,9 @@ impl fmt::Debug for Tls {
 struct One(String);
 
 impl One {
-    fn new(host: Host<&str>) -> Self {
+    fn new(host: &Host<&str>) -> Self {
         Self(match host {
-            Host::Domain(name) => name.to_owned(),
+            Host::Domain(name) => (*name).to_owned(),
             Host::Ipv4(address) => address.to_string(),
             Host::Ipv6(address) => address.to_string(),
         })

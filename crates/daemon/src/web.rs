@@ -210,10 +210,9 @@ async fn refuse_plain(mut stream: TcpStream) {
     const ANSWER: &[u8] = b"HTTP/1.0 400 this port speaks TLS, use https\r\n\
         Connection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\
         this port speaks TLS, use https\n";
-    // What is left unread would make the close a reset, which takes the answer away.
-    let mut taken = [0; 4096];
-    stream.read(&mut taken).await.ok();
     if stream.write_all(ANSWER).await.is_ok() && stream.shutdown().await.is_ok() {
+        // What is left unread would make the close a reset, which takes the answer away.
+        let mut taken = [0; 4096];
         for _ in 0..MAX_DRAINED_READS {
             if !matches!(stream.read(&mut taken).await, Ok(1..)) {
                 return;

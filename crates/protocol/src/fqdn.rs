@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::net::Ipv6Addr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use equivalent::Equivalent;
 use http::Uri;
@@ -13,6 +14,7 @@ use http::Uri;
 ///
 /// The host is a DNS name, an IPv4 address or a bracketed IPv6 address. Names compare without
 /// regard to case, and a DNS name's trailing dot does not count; they print as they were written.
+/// A clone costs next to nothing.
 ///
 /// ```
 /// use pushprox_protocol::Fqdn;
@@ -23,7 +25,7 @@ use http::Uri;
 /// ```
 #[derive(Clone)]
 pub struct Fqdn {
-    host: Box<str>,
+    host: Arc<str>,
     port: Option<NonZeroU16>,
 }
 

@@ -130,12 +130,18 @@ impl Drop for PushedBody {
     }
 }
 
-/// Finds what is wrong with an answer where all of it has arrived.
+/// Finds what is wrong with an answer as far as it has arrived, while its scrape can still be told.
 pub(crate) fn check(
     framing: Framing,
     arrived: &Bytes,
     push: &RequestBody,
 ) -> Result<(), BodyError> {
+    if let (Framing::Length(promised), Some(left)) = (framing, push.remaining()) {
+        let there = left.saturating_add(arrived.len() as u64);
+        return (promised <= there)
+            .then_some(())
+            .ok_or(BodyError::Unfinished);
+    }
     let Some(rest) = push.rest_if_arrived() else {
         return Ok(());
     };

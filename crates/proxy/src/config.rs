@@ -19,6 +19,18 @@ pub struct Config {
     pub shutdown_grace_period: Duration,
 }
 
+impl Default for Config {
+    /// What the command line comes to without any flag.
+    fn default() -> Self {
+        Self {
+            scrape_timeouts: ScrapeTimeouts::default(),
+            registration_timeout: Duration::from_secs(300),
+            poll_max_wait: None,
+            shutdown_grace_period: Duration::from_secs(10),
+        }
+    }
+}
+
 impl From<&Args> for Config {
     fn from(args: &Args) -> Self {
         Self {
@@ -30,5 +42,17 @@ impl From<&Args> for Config {
             poll_max_wait: Some(args.poll_max_wait).filter(|wait| !wait.is_zero()),
             shutdown_grace_period: args.shutdown_grace_period,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[test]
+    fn the_defaults_are_those_of_the_flags() {
+        let typed = Config::from(&Args::parse_from(["proxy"]));
+        assert_eq!(format!("{typed:?}"), format!("{:?}", Config::default()));
     }
 }

@@ -24,7 +24,9 @@ use crate::router;
 /// How a handler speaks to the connection that its request came on.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
-    cut_at: Mutex<Option<Instant>>,
+    deadline: Mutex<Option<Instant>>,
+    /// What has been sent of the answer must not be taken for all of it.
+    is_partial: AtomicBool,
     /// The answer's body has been handed over to the connection, all of it.
     is_answered: AtomicBool,
     /// The connection has bytes that its peer does not take yet.
@@ -32,15 +34,14 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// From now on an answer is under way that must not outlast `deadline`, and must not be taken
-    /// for whole unless it is.
-    pub(crate) fn cut_at(&self, deadline: Instant) {
-        *self.cut_at.lock() = Some(deadline);
+    /// Nothing of the exchange outlasts `deadline`, whatever the peer does.
+    pub(crate) fn end_at(&self, deadline: Instant) {
+        *self.deadline.lock() = Some(deadline);
     }
 
-    /// The answer has ended well.
-    pub(crate) fn keep(&self) {
-        *self.cut_at.lock() = None;
+    /// An answer has begun whose body may break off, or, if not, has come to its end.
+    pub(crate) fn partial(&self, is_partial: bool) {
+        self.is_partial.store(is_partial, Ordering::Relaxed);
     }
 
     /// There is nothing more to send than what the connection has already.
@@ -93,7 +94,7 @@ pub(crate) async fn serve(
         if line.is_done() && request.keep_alive && !request.has_body() && !is_closing {
             return Poll::Ready(End::Answered);
         }
-        let Some(deadline) = *line.cut_at.lock() else {
+        let Some(deadline) = *line.deadline.lock() else {
             return Poll::Pending;
         };
         if cut.as_ref().is_none_or(|(set, _)| *set != deadline) {
@@ -105,15 +106,19 @@ pub(crate) async fn serve(
         }
     })
     .await;
-    match end {
+    let is_broken = match end {
         End::Answered => return Some(connection.into_parts().io.into_inner().socket),
-        End::Closed(Ok(())) => {}
+        End::Closed(Ok(())) => false,
         End::Closed(Err(error)) => {
             debug!(error = %pushprox_daemon::exit::causes(&error), "a connection failed");
+            line.is_partial.load(Ordering::Relaxed)
         }
-        End::Overdue => debug!("a scrape's time is up before its answer has been read"),
-    }
-    if line.cut_at.lock().is_some() {
+        End::Overdue => {
+            debug!("the time of a request is up before its answer has been taken");
+            true
+        }
+    };
+    if is_broken {
         let io = connection.into_parts().io.into_inner();
         io.socket.stream().reset();
     }
@@ -216,7 +221,7 @@ impl AsyncWrite for OneRequest {
 }
 
 /// What hyper buffers in either direction.
-const MAX_BUFFERED: usize = 128 * 1024;
+const MAX_BUFFERED: usize = 256 * 1024;
 
 /// What a peer may send ahead of its answer.
 const MAX_READ_AHEAD: usize = 16 * 1024;

@@ -40,9 +40,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use access::Peer;
 pub use access::{Access, Door, Entrance};
+use access::{Peer, Sans};
 pub use config::Config;
+use handlers::clients::ClientList;
 use http1::buffers::Buffers;
 use http1::socket::Socket;
 use metrics::Metrics;
@@ -57,6 +58,7 @@ struct Proxy {
     poll_max_wait: Option<Duration>,
     access: Arc<Access>,
     buffers: Arc<Buffers>,
+    client_list: ClientList,
     started: Instant,
     /// No more polls and scrapes are taken.
     draining: CancellationToken,
@@ -80,6 +82,7 @@ impl Proxy {
             poll_max_wait: config.poll_max_wait,
             access: Arc::new(access),
             buffers: Arc::default(),
+            client_list: ClientList::default(),
             started: Instant::now(),
             draining,
             closing: CancellationToken::new(),
@@ -141,36 +144,49 @@ async fn accept(mut door: Door, proxy: Arc<Proxy>, connections: TaskTracker) {
         tokio::select! {
             () = closing.cancelled() => return,
             (stream, address) = door.listener.accept() => {
-                let peer = Peer { address, sans: None, roles: door.roles };
-                connections.spawn(arrive(stream, peer, proxy.clone()));
+                let peer = Peer { ip: address.ip(), sans: None, roles: door.roles };
+                if proxy.access.is_open() {
+                    let socket = Socket::new(stream);
+                    connections.spawn(connection::serve(socket, peer, proxy.clone()));
+                } else {
+                    connections.spawn(arrive(stream, peer, proxy.clone()));
+                }
             }
         }
     }
 }
 
 /// A connection from its first byte to its last. A handshake keeps nobody else waiting.
-async fn arrive(stream: TcpStream, mut peer: Peer, proxy: Arc<Proxy>) {
-    let socket = match proxy.access.is_open() {
-        true => Socket::new(stream),
-        false => {
-            let shaken = tokio::select! {
-                shaken = Box::pin(proxy.access.web.accept(stream)) => shaken,
-                () = proxy.closing.cancelled() => return,
-            };
-            match shaken {
-                Ok(Accepted::Plain(stream)) => Socket::new(stream),
-                Ok(Accepted::Tls(stream, sans)) => {
-                    peer.sans = sans;
-                    Socket::boxed(stream)
-                }
-                Err(error) => {
-                    debug!(%error, peer = %peer.address, "a TLS handshake failed");
-                    return;
-                }
-            }
+fn arrive(stream: TcpStream, peer: Peer, proxy: Arc<Proxy>) -> impl Future<Output = ()> + Send {
+    let shaking = Box::pin(shake_hands(stream, peer, proxy.clone()));
+    async move {
+        let shaken = shaking.await;
+        if let Some((socket, peer)) = shaken {
+            connection::serve(socket, peer, proxy).await;
         }
+    }
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    mut peer: Peer,
+    proxy: Arc<Proxy>,
+) -> Option<(Socket, Peer)> {
+    let shaken = tokio::select! {
+        shaken = proxy.access.web.accept(stream) => shaken,
+        () = proxy.closing.cancelled() => return None,
     };
-    connection::serve(socket, peer, proxy).await;
+    match shaken {
+        Ok(Accepted::Plain(stream)) => Some((Socket::new(stream), peer)),
+        Ok(Accepted::Tls(stream, sans)) => {
+            peer.sans = sans.map(|sans| Box::new(Sans(sans)));
+            Some((Socket::boxed(stream), peer))
+        }
+        Err(error) => {
+            debug!(%error, peer = %peer.ip, "a TLS handshake failed");
+            None
+        }
+    }
 }
 
 const LIMITS: Limits = Limits {

@@ -1,10 +1,11 @@
 //! `POST /poll`: a client registers its name and waits for work, on a bare socket.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use pushprox_daemon::guard::{Denied, Place};
 use pushprox_protocol::Fqdn;
@@ -40,18 +41,18 @@ enum Refusal {
     Denied(#[from] Denied),
 }
 
-/// A client that had to prove who it is.
+/// A client that had to show who it is.
 #[derive(Debug)]
 struct Member {
     identity: Identity,
     name: Fqdn,
-    /// When that was.
+    /// When it was let in.
     generation: u64,
 }
 
 /// How long a poll may wait, and by whose wish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
+pub(crate) enum Wait {
     /// As long as it takes: what Go clients expect.
     Forever,
     /// By the operator's `--poll.max-wait`.
@@ -60,138 +61,178 @@ enum Wait {
     Preferred(u32),
 }
 
-/// Serves a poll to its end. The socket comes back where more requests may follow on it.
-pub(crate) async fn serve(
+/// A poll that is parked: its socket, and what its answer needs to know of it.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    socket: Socket,
+    poll: ParkedPoll,
+    member: Option<Box<Member>>,
+    wait: Wait,
+    keep_alive: bool,
+    since: Instant,
+}
+
+/// What looks at a poll that could not be parked at once: it is parked then, or refused.
+type Later<'a> = Pin<Box<dyn Future<Output = Result<Parked, Option<Socket>>> + Send + 'a>>;
+
+/// Registers a poll's name and parks it. What cannot be done at once, since the client has to show
+/// who it is, the name is still on its way or is refused, is left to a future of its own: the room
+/// for it is not to be kept by those that wait.
+pub(crate) fn accept<'a>(
     socket: Socket,
     mut request: Request,
     preferred: Option<u32>,
-    peer: &Peer,
-    proxy: &Arc<Proxy>,
-) -> Option<Socket> {
+    peer: &'a Peer,
+    proxy: &'a Arc<Proxy>,
+) -> Result<Parked, Later<'a>> {
     let since = Instant::now();
     let wait = Wait::granted(preferred, proxy.poll_max_wait);
-    let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
     let shown = request.credentials.take();
-    // In a box, so that nothing of it is left while the poll is parked.
-    let joined = Box::pin(join(&mut body, &request, shown, wait, peer, proxy)).await;
-    match joined {
-        Ok((parked, member)) => {
-            park(
-                body.into_socket(),
-                parked,
-                member,
-                wait,
-                request.keep_alive,
-                since,
-                proxy,
-            )
-            .await
+    let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
+    let register = move |name: Fqdn, member: Option<Box<Member>>, body: RequestBody| {
+        let parked = proxy.rendezvous.park(&name, wait.duration());
+        let Some(poll) = parked else {
+            return Err(body);
+        };
+        let mut socket = body.into_socket();
+        socket.settle(&proxy.buffers);
+        Ok(Parked {
+            socket,
+            poll,
+            member,
+            wait,
+            keep_alive: request.keep_alive,
+            since,
+        })
+    };
+    let arrived = match proxy.access.admits_anyone(peer, Role::Client) {
+        true => body.take_if_arrived().map(|pieces| name_in(&pieces)),
+        false => None,
+    };
+    let refused = match arrived {
+        Some(Ok(name)) => match register(name, None, body) {
+            Ok(parked) => return Ok(parked),
+            Err(body) => (Refusal::Full, body),
+        },
+        Some(Err(refusal)) => (refusal, body),
+        None => {
+            return Err(Box::pin(async move {
+                let shown = shown.unwrap_or_default();
+                let (refusal, body) = match join(&mut body, &request, &shown, peer, proxy).await {
+                    Ok((name, member)) => match register(name, member, body) {
+                        Ok(parked) => return Ok(parked),
+                        Err(body) => (Refusal::Full, body),
+                    },
+                    Err(refusal) => (refusal, body),
+                };
+                Err(refuse(body, refusal, &request, since, proxy).await)
+            }));
         }
-        Err(_) if proxy.draining.is_cancelled() => None,
-        Err(refusal) => refuse(body, &refusal, request.keep_alive, since, proxy).await,
-    }
+    };
+    Err(Box::pin(async move {
+        let (refusal, body) = refused;
+        Err(refuse(body, refusal, &request, since, proxy).await)
+    }))
 }
 
-/// Registers the name in a poll, if its client may.
+/// Reads the name in a poll, if its client may register it.
 async fn join(
     body: &mut RequestBody,
     request: &Request,
-    shown: Option<Box<HeaderMap>>,
-    wait: Wait,
+    shown: &HeaderMap,
     peer: &Peer,
     proxy: &Proxy,
-) -> Result<(ParkedPoll, Option<Box<Member>>), Refusal> {
+) -> Result<(Fqdn, Option<Box<Member>>), Refusal> {
     let access = &proxy.access;
     let generation = access.generation();
-    let shown = shown.unwrap_or_default();
-    let grant = access.admit(peer, Role::Client, &shown, Place::Own).await?;
+    let grant = access.admit(peer, Role::Client, shown, Place::Own).await?;
     let name = read_name(body, request).await?;
     if !grant.may_register(name.as_ref()) {
         let denied = Denied::NotAllowed(format!("{} may not register {name}", grant.identity));
         access.turn_away(peer, &denied);
         return Err(denied.into());
     }
-    let parked = proxy.rendezvous.park(&name, wait.duration());
-    let parked = parked.ok_or(Refusal::Full)?;
     let member = match grant.identity {
         Identity::Anyone => None,
         identity => Some(Box::new(Member {
             identity,
-            name,
+            name: name.clone(),
             generation,
         })),
     };
-    Ok((parked, member))
+    Ok((name, member))
 }
 
-/// Waits for the end of a poll and answers it.
-async fn park(
-    mut socket: Socket,
-    mut parked: ParkedPoll,
-    member: Option<Box<Member>>,
-    wait: Wait,
-    keep_alive: bool,
-    since: Instant,
-    proxy: &Arc<Proxy>,
-) -> Option<Socket> {
-    socket.settle(&proxy.buffers);
-    let end = tokio::select! {
-        biased;
-        // First, so that a client that has left is not handed anything.
-        () = left(&mut socket, proxy) => return None,
-        end = parked.end() => end,
-        // Clients poll again at once on another connection, and so find another proxy or this
-        // one's successor: they take a closed connection better than any answer.
-        () = proxy.draining.cancelled() => return None,
-    };
-    let answer = |status| {
-        let answer = Answer::new(status, keep_alive);
-        match wait {
+/// Waits for the end of a parked poll and answers it. The socket comes back where more requests may
+/// follow on it.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn would keep its argument twice for as long as the poll is parked"
+)]
+pub(crate) fn park(
+    mut parked: Parked,
+    proxy: &Proxy,
+) -> impl Future<Output = Option<Socket>> + Send {
+    async move {
+        let end = tokio::select! {
+            biased;
+            // First, so that a client that has left is not handed anything.
+            () = left(&mut parked.socket, proxy) => return None,
+            end = parked.poll.end() => end,
+        };
+        let (status, bytes, handed_out) = match end {
+            PollEnd::HandedOut(handed_out) => {
+                match parked.member.take() {
+                    // It has been struck off while it waited: the scrape is for another.
+                    Some(member) if !member.is_still_one(proxy) => return None,
+                    Some(member) => handed_out.hold(member.identity),
+                    None => handed_out.hold(Identity::Anyone),
+                }
+                let bytes = parked.head(StatusCode::OK).text(&handed_out.encode());
+                (StatusCode::OK, bytes, Some(handed_out))
+            }
+            PollEnd::WaitIsOver => match parked.wait {
+                Wait::Preferred(_) => {
+                    let status = StatusCode::NO_CONTENT;
+                    (status, parked.head(status).without_body(), None)
+                }
+                Wait::Forever | Wait::Limited(_) => {
+                    let status = StatusCode::REQUEST_TIMEOUT;
+                    let bytes = parked.head(status).text(b"no scrape came in time\n");
+                    (status, bytes, None)
+                }
+            },
+            // Clients poll again at once on another connection, and so find another proxy or this
+            // one's successor: they take a closed connection better than any answer.
+            PollEnd::ShuttingDown => return None,
+        };
+        if let Err(error) = parked.socket.write(&bytes).await {
+            debug!(%error, "cannot answer a poll");
+            return None;
+        }
+        if let Some(handed_out) = handed_out {
+            handed_out.delivered();
+        }
+        proxy.metrics.poll_ended(status, parked.since.elapsed());
+        if parked.keep_alive {
+            return Some(parked.socket);
+        }
+        // The answer is out; a client that does not take the end of the connection is left alone.
+        parked.socket.shutdown().await.ok();
+        None
+    }
+}
+
+impl Parked {
+    fn head(&self, status: StatusCode) -> Answer {
+        let answer = Answer::new(status, self.keep_alive);
+        match self.wait {
             Wait::Preferred(seconds) => {
                 answer.header("Preference-Applied", &format!("wait={seconds}"))
             }
             Wait::Forever | Wait::Limited(_) => answer,
         }
-    };
-    let status = match end {
-        PollEnd::HandedOut(handed_out) => {
-            match member {
-                // It has been struck off while it waited: the scrape is for another.
-                Some(member) if !member.is_still_one(proxy) => return None,
-                Some(member) => handed_out.hold(member.identity),
-                None => handed_out.hold(Identity::Anyone),
-            }
-            let bytes = answer(StatusCode::OK).text(&handed_out.encode());
-            let written = socket.write(&bytes).await;
-            written
-                .inspect_err(|error| debug!(%error, "cannot hand out a scrape"))
-                .ok()?;
-            handed_out.delivered();
-            StatusCode::OK
-        }
-        PollEnd::WaitIsOver => {
-            let (status, bytes) = match wait {
-                Wait::Preferred(_) => {
-                    let status = StatusCode::NO_CONTENT;
-                    (status, answer(status).without_body())
-                }
-                Wait::Forever | Wait::Limited(_) => {
-                    let status = StatusCode::REQUEST_TIMEOUT;
-                    (status, answer(status).text(b"no scrape came in time\n"))
-                }
-            };
-            socket.write(&bytes).await.ok()?;
-            status
-        }
-        PollEnd::ShuttingDown => return None,
-    };
-    proxy.metrics.poll_ended(status, since.elapsed());
-    if keep_alive {
-        return Some(socket);
     }
-    // The answer is out; a client that does not take the end of the connection is left alone.
-    socket.shutdown().await.ok();
-    None
 }
 
 /// Ends when the client does, or when it sends more than any client does while it waits. What it
@@ -208,20 +249,24 @@ async fn left(socket: &mut Socket, proxy: &Proxy) {
 /// Tells a client what is wrong, after a pause.
 async fn refuse(
     body: RequestBody,
-    refusal: &Refusal,
-    keep_alive: bool,
+    refusal: Refusal,
+    request: &Request,
     since: Instant,
-    proxy: &Arc<Proxy>,
+    proxy: &Proxy,
 ) -> Option<Socket> {
+    if proxy.draining.is_cancelled() {
+        return None;
+    }
     debug!(error = %refusal, "a poll is refused");
     let (mut socket, is_drained) = drain(body).await;
     // The fork's client polls again at once, thousands of times a second, as long as it is refused.
     sleep(REFUSAL_PAUSE).await;
-    let keep_alive = keep_alive && is_drained;
-    let answer = Answer::new(refusal.status(), keep_alive).challenge(refusal.status());
+    let keep_alive = request.keep_alive && is_drained;
+    let status = refusal.status();
+    let answer = Answer::new(status, keep_alive).challenge(status);
     let bytes = answer.text(format!("{refusal}\n").as_bytes());
+    proxy.metrics.poll_ended(status, since.elapsed());
     socket.write(&bytes).await.ok()?;
-    proxy.metrics.poll_ended(refusal.status(), since.elapsed());
     if keep_alive {
         return Some(socket);
     }
@@ -240,19 +285,35 @@ async fn read_name(body: &mut RequestBody, request: &Request) -> Result<Fqdn, Re
         if request.expects_continue {
             body.go_on().await.map_err(BrokenBody::from)?;
         }
-        let mut all = BytesMut::new();
+        let (mut pieces, mut length) = (Vec::new(), 0);
         while let Some(piece) = body.piece().await? {
-            if all.len() + piece.len() > MAX_NAME {
+            length += piece.len();
+            if length > MAX_NAME {
                 return Err(Refusal::TooLarge);
             }
-            all.extend_from_slice(&piece);
+            pieces.push(piece);
         }
-        Ok(all)
+        Ok(pieces)
     };
-    let all = timeout(BODY_TIMEOUT, reading)
+    let pieces = timeout(BODY_TIMEOUT, reading)
         .await
         .map_err(|_| Refusal::TooSlow)??;
-    let text = std::str::from_utf8(&all).map_err(|_| Refusal::NotText)?;
+    name_in(&pieces)
+}
+
+fn name_in(pieces: &[Bytes]) -> Result<Fqdn, Refusal> {
+    let joined;
+    let bytes = match pieces {
+        [piece] => piece,
+        pieces => {
+            joined = Bytes::from(pieces.concat());
+            &joined
+        }
+    };
+    if bytes.len() > MAX_NAME {
+        return Err(Refusal::TooLarge);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotText)?;
     Ok(text.parse()?)
 }
 

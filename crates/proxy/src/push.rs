@@ -10,13 +10,13 @@ use pushprox_protocol::ScrapeId;
 use pushprox_protocol::headers::ID;
 use pushprox_protocol::message::MessageError;
 use pushprox_protocol::message::body::BodyError;
-use pushprox_protocol::message::response::{Framing, ResponseHead};
+use pushprox_protocol::message::response::ResponseHead;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use crate::Proxy;
 use crate::access::{Identity, Peer, Role};
-use crate::answer::{PushEnd, PushedBody, ScrapeAnswer};
+use crate::answer::{PushEnd, PushedBody, ScrapeAnswer, check};
 use crate::connection::drain;
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
@@ -188,19 +188,6 @@ async fn deliver(
         Ok(PushEnd { push, is_whole }) if is_taken && is_whole => (Ok(()), push),
         Ok(PushEnd { push, .. }) => (Err(Refusal::HungUp), push),
         Err(_) => unreachable!("a pushed body gives its push back when it is dropped"),
-    }
-}
-
-/// Finds what is wrong with an answer as far as it has arrived, while its scrape can still be told.
-fn check(framing: Framing, arrived: &Bytes, push: &RequestBody) -> Result<(), BodyError> {
-    match (framing, push.remaining()) {
-        (Framing::Length(promised), Some(left)) => {
-            match promised <= left.saturating_add(arrived.len() as u64) {
-                true => Ok(()),
-                false => Err(BodyError::Unfinished),
-            }
-        }
-        _ => crate::answer::check(framing, arrived, push),
     }
 }
 

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::ACCEPT;
@@ -32,6 +33,7 @@ pub(crate) async fn route(
     let response = if request.method() == Method::CONNECT || request.uri().scheme().is_some() {
         scrape::handle(proxy, peer, line, request).await
     } else {
+        line.end_at(Instant::now() + PAGE_TIMEOUT);
         own_page(proxy, peer, &request).await.map(Either::Left)
     };
     Ok(response.map(|body| Body {
@@ -58,9 +60,10 @@ async fn own_page(
         "/push" => ("/push", Ok(respond::method_not_allowed("POST"))),
         "/clients" => (
             "/clients",
-            admit(Role::Scraper)
-                .await
-                .map(|grant| clients::handle(proxy, &grant, request)),
+            match admit(Role::Scraper).await {
+                Ok(grant) => Ok(clients::handle(proxy, &grant, request).await),
+                Err(denial) => Err(denial),
+            },
         ),
         "/metrics" => (
             "/metrics",
@@ -128,6 +131,9 @@ impl Drop for Body {
         self.line.answered();
     }
 }
+
+/// For a page to be written to a peer that may not read it.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const NOT_FOUND: &str =
     "not found; Prometheus reaches this proxy by proxy_url, clients by /poll and /push\n";

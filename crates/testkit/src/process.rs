@@ -1,6 +1,7 @@
 //! A program in a child process: its log is kept, its memory and descriptors can be looked at, and
 //! it ends with its [`Daemon`].
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
@@ -204,13 +205,22 @@ impl Daemon {
 
     /// How many connections over IPv4 it holds that came in at `port`.
     pub fn connections(&self, port: u16) -> usize {
+        let own: BTreeSet<String> = std::fs::read_dir(format!("/proc/{}/fd", self.pid))
+            .unwrap()
+            .filter_map(|entry| {
+                let link = std::fs::read_link(entry.unwrap().path()).ok()?;
+                let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+                Some(inode.to_owned())
+            })
+            .collect();
+        // The whole network's sockets, among them others that have the same local port: the kernel
+        // gives it to outgoing connections too where a bygone connection had it before.
         let sockets = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.pid)).unwrap();
         let local = format!(":{port:04X}");
         let held = sockets.lines().skip(1).filter(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let (address, state, inode) = (fields[1], fields[3], fields[9]);
-            // One that belongs to no process any more, or to none yet, has no inode.
-            address.ends_with(&local) && state != LISTEN && inode != "0"
+            address.ends_with(&local) && state != LISTEN && own.contains(inode)
         });
         held.count()
     }

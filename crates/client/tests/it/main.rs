@@ -9,6 +9,7 @@
 
 mod failures;
 mod leakage;
+mod peers;
 mod process;
 mod proxy_trouble;
 mod rounds;

@@ -5,7 +5,8 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::support::{Peer, Proxy, scrape, soon};
+use crate::peers::{Peer, Proxy};
+use crate::support::{scrape, soon};
 
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_client"));

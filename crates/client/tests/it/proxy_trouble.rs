@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::{Client, Log, Peer, Proxy, scrape, time_passes};
+use crate::peers::{Peer, Proxy};
+use crate::support::{Client, Log, scrape, time_passes};
 
 const QUICK: [&str; 2] = [
     "--proxy.retry.initial-wait=200ms",
@@ -47,7 +48,9 @@ async fn whatever_the_proxy_answers_the_client_polls_again_after_a_pause() {
     }
     // All is forgotten when the proxy has recovered.
     proxy.hand_out(&scrape("1", "", "10", "")).await;
-    assert!(proxy.push().await.status_line().contains("502"));
+    let push = proxy.push().await;
+    assert!(push.status_line().contains("502"));
+    push.answer("200 OK", "");
     client.stop().await;
 }
 
@@ -79,6 +82,7 @@ async fn a_proxy_that_is_down_is_waited_for() {
             .await
             .contains("level=info")
     );
+    proxy.push().await.answer("200 OK", "");
     client.stop().await;
 }
 
@@ -111,7 +115,7 @@ async fn an_agreed_wait_that_is_overdue_ends_the_poll_and_no_other() {
     let unknown = proxy.poll().await;
     time_passes(Duration::from_secs(3_600)).await;
     unknown.answer("200 OK", scrape("1", "", "10", ""));
-    proxy.push().await;
+    proxy.push().await.answer("200 OK", "");
     client.stop().await;
 }
 

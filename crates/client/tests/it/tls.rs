@@ -10,7 +10,8 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
-use crate::support::{Client, Log, Peer, Proxy, scrape};
+use crate::peers::{Peer, Proxy};
+use crate::support::{Client, Log, scrape};
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 

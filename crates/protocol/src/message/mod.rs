@@ -6,7 +6,7 @@ mod chunked;
 pub mod request;
 pub mod response;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Why bytes are not a message. The text goes behind "sent a broken answer: " and the like.
@@ -47,13 +47,17 @@ pub enum MessageError {
 /// The most header fields that a message may have.
 pub const MAX_HEADERS: usize = 128;
 
-/// Collects httparse's view of a head into a map.
-fn header_map(parsed: &[httparse::Header<'_>]) -> Result<HeaderMap, MessageError> {
+/// Collects httparse's view of a head into a map. The values are slices of `message`, not copies.
+fn header_map(parsed: &[httparse::Header<'_>], message: &Bytes) -> Result<HeaderMap, MessageError> {
     let mut headers = HeaderMap::with_capacity(parsed.len());
     for header in parsed {
         let name =
             HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| MessageError::Header)?;
-        let value = HeaderValue::from_bytes(header.value).map_err(|_| MessageError::Header)?;
+        let value = match header.value {
+            [] => Bytes::new(),
+            value => message.slice_ref(value),
+        };
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| MessageError::Header)?;
         headers.append(name, value);
     }
     Ok(headers)

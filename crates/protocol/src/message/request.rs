@@ -91,7 +91,7 @@ impl Instruction {
     /// # Errors
     ///
     /// The body is not one HTTP request with an `Id`.
-    pub fn decode(body: &[u8]) -> Result<Self, MessageError> {
+    pub fn decode(body: &Bytes) -> Result<Self, MessageError> {
         let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut slots);
         if request.parse(body).map_err(head_error)?.is_partial() {
@@ -101,7 +101,7 @@ impl Instruction {
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| MessageError::Method)?;
         let uri = request.path.unwrap_or_default().parse();
         let uri: Uri = uri.map_err(|_| MessageError::Uri)?;
-        let headers = header_map(request.headers)?;
+        let headers = header_map(request.headers, body)?;
         let mut ids = headers.get_all(ID).iter();
         let (Some(id), None) = (ids.next().cloned(), ids.next()) else {
             return Err(MessageError::Id);
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn an_instruction_needs_exactly_one_id() {
         let with = |ids: &str| {
-            Instruction::decode(format!("GET http://a/ HTTP/1.1\r\n{ids}\r\n").as_bytes())
+            Instruction::decode(&Bytes::from(format!("GET http://a/ HTTP/1.1\r\n{ids}\r\n")))
         };
         assert_eq!(with("").unwrap_err(), MessageError::Id);
         assert_eq!(with("Id: 1\r\nId: 2\r\n").unwrap_err(), MessageError::Id);
@@ -168,7 +168,9 @@ mod tests {
 
     #[test]
     fn half_a_head_is_no_instruction() {
-        let error = Instruction::decode(b"GET http://a/ HTTP/1.1\r\nId: 1\r\n").unwrap_err();
+        let error =
+            Instruction::decode(&Bytes::from_static(b"GET http://a/ HTTP/1.1\r\nId: 1\r\n"))
+                .unwrap_err();
         assert_eq!(error, MessageError::HeadUnfinished);
     }
 
@@ -187,7 +189,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            Instruction::decode(&bytes).ok();
+            Instruction::decode(&Bytes::from(bytes)).ok();
         }
     }
 }

@@ -38,21 +38,17 @@ impl ResponseHead {
     /// # Errors
     ///
     /// The bytes cannot become an HTTP response, or its head would exceed `max_head` bytes.
-    pub fn parse(bytes: &[u8], max_head: usize) -> Result<Option<(Self, usize)>, MessageError> {
+    pub fn parse(bytes: &Bytes, max_head: usize) -> Result<Option<(Self, usize)>, MessageError> {
         // Go writes the version that it got: upstream's client pushes its own failures as
         // HTTP/0.0, and what a target said over HTTP/2 as HTTP/2.0. The version says nothing
         // about the framing, which the headers tell.
-        let mut patched;
+        let patched;
         let bytes = match version_is_foreign(bytes) {
             false => bytes,
             true => {
-                patched = bytes
-                    .get(..bytes.len().min(max_head))
-                    .unwrap_or(bytes)
-                    .to_vec();
-                if let Some(version) = patched.get_mut(..VERSION.len()) {
-                    version.copy_from_slice(VERSION);
-                }
+                let head = bytes.slice(..bytes.len().min(max_head));
+                patched =
+                    Bytes::from([VERSION, head.get(VERSION.len()..).unwrap_or_default()].concat());
                 &patched
             }
         };
@@ -71,7 +67,7 @@ impl ResponseHead {
         let head = Self {
             status,
             reason: response.reason.unwrap_or_default().to_owned(),
-            headers: header_map(response.headers)?,
+            headers: header_map(response.headers, bytes)?,
         };
         Ok(Some((head, length)))
     }
@@ -176,7 +172,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<ResponseHead, MessageError> {
-        let parsed = ResponseHead::parse(text.as_bytes(), 1_000)?;
+        let parsed = ResponseHead::parse(&Bytes::copy_from_slice(text.as_bytes()), 1_000)?;
         let (head, length) = parsed.ok_or(MessageError::HeadUnfinished)?;
         assert_eq!(length, text.len());
         Ok(head)
@@ -211,7 +207,7 @@ mod tests {
     fn heads_have_a_limit() {
         let text = format!("HTTP/1.1 200 OK\r\na: {}", "x".repeat(1_000));
         assert_eq!(
-            ResponseHead::parse(text.as_bytes(), 1_000).unwrap_err(),
+            ResponseHead::parse(&Bytes::copy_from_slice(text.as_bytes()), 1_000).unwrap_err(),
             MessageError::HeadTooLarge(1_000)
         );
         let many = format!(
@@ -219,7 +215,7 @@ mod tests {
             "a: b\r\n".repeat(MAX_HEADERS + 1)
         );
         assert_eq!(
-            ResponseHead::parse(many.as_bytes(), 64 * 1024).unwrap_err(),
+            ResponseHead::parse(&Bytes::from(many), 64 * 1024).unwrap_err(),
             MessageError::TooManyHeaders
         );
     }
@@ -278,13 +274,13 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            ResponseHead::parse(&bytes, 100).ok();
+            ResponseHead::parse(&Bytes::from(bytes), 100).ok();
         }
 
         #[test]
         fn a_head_cut_short_asks_for_more(cut in 0usize..58) {
             let text = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Type: text\r\n\r\n";
-            let part = text.get(..cut).unwrap();
+            let part = &Bytes::copy_from_slice(text.get(..cut).unwrap());
             prop_assert!(ResponseHead::parse(part, 1_000).unwrap().is_none());
         }
     }

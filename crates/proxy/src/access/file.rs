@@ -114,7 +114,7 @@ fn members(role: &str, entries: Entries, have_names: bool) -> Result<Members, St
         }
     }
     list.set_passwords(hashes);
-    Ok(Members::Only(list))
+    Ok(Members::Only(Box::new(list)))
 }
 
 impl<'de> Deserialize<'de> for Entries {

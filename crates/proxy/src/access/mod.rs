@@ -24,8 +24,8 @@ use pushprox_daemon::web::Web;
 use pushprox_protocol::Fqdn;
 use tracing::{debug, warn};
 
-pub(crate) use peer::Peer;
 pub use peer::{Door, DoorAddress, DoorError, Entrance, Roles};
+pub(crate) use peer::{Peer, Sans};
 pub(crate) use policy::{Grant, Identity, Role};
 use policy::{List, Members, Policy, Who};
 
@@ -152,6 +152,11 @@ impl Access {
         self.policy.as_ref().map_or(0, |policy| policy.generation())
     }
 
+    /// Whether a peer is let in without a look at what it shows.
+    pub(crate) fn admits_anyone(&self, peer: &Peer, role: Role) -> bool {
+        self.is_open && peer.roles.has(role)
+    }
+
     /// Lets a peer in for one request, or says why not. Whoever is turned away is counted.
     ///
     /// # Errors
@@ -164,7 +169,7 @@ impl Access {
         headers: &HeaderMap,
         place: Place,
     ) -> Result<Grant, Denied> {
-        if self.is_open && peer.roles.has(role) {
+        if self.admits_anyone(peer, role) {
             return Ok(Grant::everything(Identity::Anyone));
         }
         // In a box, so that open proxies do not carry its room with every request.
@@ -174,7 +179,7 @@ impl Access {
 
     /// Counts and tells that a peer was turned away.
     pub(crate) fn turn_away(&self, peer: &Peer, denied: &Denied) {
-        debug!(peer = %peer.address, error = %denied, "turned away");
+        debug!(peer = %peer.ip, error = %denied, "turned away");
         self.web.guard.count(denied);
     }
 
@@ -210,9 +215,7 @@ impl Access {
         let config = web.config();
         web.check_rate(&config)?;
         let Some(policy) = &self.policy else {
-            let user = web
-                .check_user(&config, headers, place, peer.address.ip())
-                .await?;
+            let user = web.check_user(&config, headers, place, peer.ip).await?;
             return Ok(Grant::everything(match user {
                 Some(user) => Identity::Member(Arc::new(Who::User(user))),
                 None => Identity::Anyone,
@@ -233,7 +236,7 @@ impl Access {
         place: Place,
     ) -> Result<Grant, Denied> {
         let guard = &self.web.guard;
-        let address = peer.address.ip();
+        let address = peer.ip;
         match Guard::credentials(headers, place)? {
             Some(Credentials::Basic { user, password }) => {
                 guard
@@ -245,7 +248,7 @@ impl Access {
                 guard.check_token(&token, address, |digest| list.token(digest))
             }
             None => match &peer.sans {
-                Some(sans) => list.certificate(sans).ok_or_else(|| {
+                Some(sans) => list.certificate(&sans.0).ok_or_else(|| {
                     Denied::NotAllowed("no name in your certificate is a member here".to_owned())
                 }),
                 None => Err(Denied::Missing),

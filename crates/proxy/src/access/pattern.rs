@@ -35,6 +35,11 @@ impl NamePattern {
         self.host.contains(SAN)
     }
 
+    /// Whether it is `*`.
+    pub(crate) fn is_for_everything(&self) -> bool {
+        self.host == "*" && self.port == Port::Open
+    }
+
     /// Whether a client may register this name.
     pub(crate) fn allows(&self, name: FqdnRef<'_>, san: Option<&San>) -> bool {
         let is_port = match self.port {

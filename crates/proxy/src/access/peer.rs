@@ -1,7 +1,7 @@
 //! Doors: listeners with the roles that may come in by them, and who came in.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use pushprox_daemon::listen::{AddressError, ListenAddress, Listener};
@@ -71,12 +71,16 @@ pub enum DoorError {
 /// Who is at the other end of a connection.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) address: SocketAddr,
+    pub(crate) ip: IpAddr,
     /// The names in its certificate, if it has shown one that was verified.
-    pub(crate) sans: Option<Vec<San>>,
+    pub(crate) sans: Option<Box<Sans>>,
     /// What the listener that it came in by is for.
     pub(crate) roles: Roles,
 }
+
+/// The names in a certificate.
+#[derive(Debug)]
+pub(crate) struct Sans(pub(crate) Vec<San>);
 
 impl Roles {
     /// All of them.

@@ -53,7 +53,7 @@ pub(crate) struct Policy {
 #[derive(Debug, Clone)]
 pub(crate) enum Members {
     Anyone,
-    Only(List),
+    Only(Box<List>),
 }
 
 /// The members of a role by what they show.
@@ -264,6 +264,11 @@ impl Grant {
     /// Whether a scraper may know that this name is registered.
     pub(crate) fn may_see(&self, name: FqdnRef<'_>) -> bool {
         self.any(|pattern, san| pattern.shows(name, san))
+    }
+
+    /// Whether that is all of them.
+    pub(crate) fn is_for_everything(&self) -> bool {
+        self.any(|pattern, _| pattern.is_for_everything())
     }
 
     fn any(&self, test: impl Fn(&NamePattern, Option<&San>) -> bool) -> bool {

@@ -42,8 +42,11 @@ clients:
 
 fn peer(sans: Option<&[&str]>) -> Peer {
     Peer {
-        address: "192.0.2.1:1".parse().unwrap(),
-        sans: sans.map(|sans| sans.iter().map(|san| San::Dns((*san).to_owned())).collect()),
+        ip: "192.0.2.1".parse().unwrap(),
+        sans: sans.map(|sans| {
+            let sans = sans.iter().map(|san| San::Dns((*san).to_owned()));
+            Box::new(Sans(sans.collect()))
+        }),
         roles: Roles::ALL,
     }
 }

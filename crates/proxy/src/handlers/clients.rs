@@ -7,11 +7,20 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use pushprox_daemon::respond;
+use pushprox_protocol::Fqdn;
 use pushprox_protocol::headers::REFRESH_INTERVAL_SECONDS;
 use serde::Serialize;
+use tokio::sync::Mutex;
 
 use crate::Proxy;
 use crate::access::Grant;
+
+/// The list as it was last asked for. Writing it out anew takes milliseconds where there are many
+/// names, so that is done away from the connections, and only when the names have changed.
+#[derive(Debug, Default)]
+pub(crate) struct ClientList {
+    last: Mutex<Option<(u64, Bytes)>>,
+}
 
 /// One entry of the list.
 #[derive(Serialize)]
@@ -21,7 +30,7 @@ struct TargetGroup {
 }
 
 /// Lists the registered names that the scraper may reach, sorted.
-pub(crate) fn handle(
+pub(crate) async fn handle(
     proxy: &Proxy,
     grant: &Grant,
     request: &Request<Incoming>,
@@ -37,21 +46,54 @@ pub(crate) fn handle(
             "the proxy has just started: its clients are still coming back",
         );
     }
-    let groups: Vec<TargetGroup> = proxy
-        .rendezvous
-        .names()
+    let list = match grant.is_for_everything() {
+        true => proxy.client_list.get(proxy).await,
+        false => {
+            let mut names = proxy.rendezvous.names();
+            names.retain(|name| grant.may_see(name.as_ref()));
+            write_apart(names).await
+        }
+    };
+    match list {
+        Some(list) => respond::json(list),
+        None => respond::text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the list could not be written\n",
+        ),
+    }
+}
+
+impl ClientList {
+    async fn get(&self, proxy: &Proxy) -> Option<Bytes> {
+        // Held across the await, so that many who ask at once have the list written once.
+        let mut last = self.last.lock().await;
+        let version = proxy.rendezvous.names_version();
+        if let Some((_, list)) = last.as_ref().filter(|(of, _)| *of == version) {
+            return Some(list.clone());
+        }
+        let names = proxy.rendezvous.names();
+        let list = write_apart(names).await?;
+        *last = Some((version, list.clone()));
+        Some(list)
+    }
+}
+
+async fn write_apart(names: Vec<Fqdn>) -> Option<Bytes> {
+    tokio::task::spawn_blocking(move || write(names))
+        .await
+        .ok()?
+}
+
+fn write(mut names: Vec<Fqdn>) -> Option<Bytes> {
+    names.sort_unstable_by(|a, b| (a.host(), a.port()).cmp(&(b.host(), b.port())));
+    let groups: Vec<TargetGroup> = names
         .iter()
-        .filter(|name| grant.may_see(name.as_ref()))
         .map(|name| TargetGroup {
             targets: [name.to_string()],
             labels: BTreeMap::new(),
         })
         .collect();
-    match serde_json::to_vec(&groups) {
-        Ok(mut list) => {
-            list.push(b'\n');
-            respond::json(list)
-        }
-        Err(error) => respond::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    }
+    let mut list = serde_json::to_vec(&groups).ok()?;
+    list.push(b'\n');
+    Some(list.into())
 }

@@ -62,7 +62,7 @@ pub(crate) async fn handle(
     let id = ScrapeId::random();
     let mut report = Report::new(id, target.clone());
     // Whatever its client or Prometheus do, nothing of a scrape outlasts its time.
-    line.cut_at(report.started + timeout);
+    line.end_at(report.started + timeout);
     let scrape = Scrape::new(head.method, head.uri, head.headers);
     match proxy.rendezvous.scrape(id, target, scrape, timeout).await {
         Ok(answer) => {
@@ -71,7 +71,6 @@ pub(crate) async fn handle(
             respond_with(answer, report, line.clone())
         }
         Err(failure) => {
-            line.keep();
             proxy.metrics.proxied(failure.status());
             report.end(&failure);
             respond::refusal(failure.status(), &failure.to_string()).map(Either::Left)
@@ -114,6 +113,7 @@ fn respond_with(
     if !matches!(framing, Framing::Length(_)) {
         headers.remove(CONTENT_LENGTH);
     }
+    line.partial(true);
     let body = ScrapeBody {
         body,
         report: Some(report),
@@ -157,7 +157,7 @@ impl http_body::Body for ScrapeBody {
                     report.end(error);
                 }
             }
-            None => self.line.keep(),
+            None => self.line.partial(false),
         }
         Poll::Ready(frame)
     }
@@ -174,7 +174,7 @@ impl http_body::Body for ScrapeBody {
 impl Drop for ScrapeBody {
     fn drop(&mut self) {
         if self.body.is_whole() {
-            self.line.keep();
+            self.line.partial(false);
             if let Some(report) = self.report.take() {
                 report.answered();
             }

@@ -84,12 +84,24 @@ impl RequestBody {
 
     /// All that is left of the body, where it has arrived whole.
     pub(crate) fn rest_if_arrived(&self) -> Option<Vec<Bytes>> {
+        self.ahead().map(|(rest, ..)| rest)
+    }
+
+    /// Takes all that is left of the body, where it has arrived whole.
+    pub(crate) fn take_if_arrived(&mut self) -> Option<Vec<Bytes>> {
+        let (rest, framing, arrived) = self.ahead()?;
+        (self.framing, self.arrived) = (framing, arrived);
+        Some(rest)
+    }
+
+    /// The rest of the body, and what stands behind it.
+    fn ahead(&self) -> Option<(Vec<Bytes>, BodyDecoder, Bytes)> {
         let (mut framing, mut arrived) = (self.framing.clone(), self.arrived.clone());
         let mut rest = Vec::new();
         loop {
             match framing.decode(&mut arrived) {
                 Ok(Piece::Data(data)) => rest.push(data),
-                Ok(Piece::End) => return Some(rest),
+                Ok(Piece::End) => return Some((rest, framing, arrived)),
                 Ok(Piece::NeedMore) | Err(_) => return None,
             }
         }

@@ -119,16 +119,36 @@ impl Socket {
 
     /// Writes all of `bytes`, to a peer that takes them in time.
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        timeout(WRITE_TIMEOUT, async {
-            self.stream.write_all(bytes).await?;
+        // What is written here fits into the socket's buffer nearly always, and then needs neither
+        // a timer nor the room for one.
+        let at_once = std::future::poll_fn(|cx| Poll::Ready(self.try_write(cx, bytes)));
+        let (written, is_flushed) = at_once.await?;
+        if is_flushed {
+            return Ok(());
+        }
+        let rest = bytes.get(written..).unwrap_or_default();
+        Box::pin(timeout(WRITE_TIMEOUT, async {
+            self.stream.write_all(rest).await?;
             self.stream.flush().await
-        })
+        }))
         .await?
+    }
+
+    /// Writes what can be written now: how much that was, and whether it was all.
+    fn try_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<(usize, bool)> {
+        let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, bytes)? else {
+            return Ok((0, false));
+        };
+        if written < bytes.len() {
+            return Ok((written, false));
+        }
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx)?;
+        Ok((written, flushed.is_ready()))
     }
 
     /// Ends the sending half, to a peer that may still be sending.
     pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
-        timeout(WRITE_TIMEOUT, self.stream.shutdown()).await?
+        Box::pin(timeout(WRITE_TIMEOUT, self.stream.shutdown())).await?
     }
 
     pub(crate) fn stream(&self) -> &dyn Stream {

@@ -226,11 +226,14 @@ impl Rendezvous {
         })
     }
 
-    /// Every registered name, sorted.
+    /// Every registered name, in no order.
     pub(crate) fn names(&self) -> Vec<Fqdn> {
-        let mut names: Vec<Fqdn> = self.shared.state.lock().names().cloned().collect();
-        names.sort_unstable_by(|a, b| (a.host(), a.port()).cmp(&(b.host(), b.port())));
-        names
+        self.shared.state.lock().names().cloned().collect()
+    }
+
+    /// Changes with every change of the registered names.
+    pub(crate) fn names_version(&self) -> u64 {
+        self.shared.state.lock().names_version()
     }
 
     /// How many names are registered.
@@ -238,10 +241,12 @@ impl Rendezvous {
         self.shared.state.lock().name_count()
     }
 
-    /// Refuses polls and scrapes from now on, answers the scrapes that no client has in hand, and
-    /// waits until the others have ended.
+    /// Refuses polls and scrapes from now on, ends the parked polls and the scrapes that no client
+    /// has in hand, and waits until the other scrapes have ended.
     pub(crate) async fn drain(&self) {
-        self.shared.state.lock().drain();
+        // Told by being dropped, and not under the lock.
+        let over = self.shared.state.lock().drain(Instant::now());
+        drop(over);
         loop {
             let ended = self.shared.scrape_ended.notified();
             if self.shared.state.lock().scrape_count() == 0 {

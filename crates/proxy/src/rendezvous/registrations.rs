@@ -30,6 +30,7 @@ pub(super) struct Registrations<P> {
     names: HashTable<RegistrationKey>,
     registrations: SlotMap<RegistrationKey, Registration>,
     polls: SlotMap<PollKey, Poll<P>>,
+    version: u64,
     /// Each parked poll that has a wait, and each registration once; soonest first.
     timers: BTreeSet<(Instant, Timer)>,
 }
@@ -75,6 +76,7 @@ impl<P> Registrations<P> {
             names: HashTable::new(),
             registrations: SlotMap::with_key(),
             polls: SlotMap::with_key(),
+            version: 0,
             timers: BTreeSet::new(),
         }
     }
@@ -95,6 +97,11 @@ impl<P> Registrations<P> {
         self.registrations.values().map(|r| &r.name)
     }
 
+    /// Changes with every change of the names.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
     pub(super) fn len(&self) -> usize {
         self.registrations.len()
     }
@@ -107,6 +114,7 @@ impl<P> Registrations<P> {
         if self.registrations.len() >= self.max_names {
             return None;
         }
+        self.version += 1;
         let key = self.registrations.insert(Registration {
             name: name.clone(),
             polls: SmallVec::new(),
@@ -165,6 +173,14 @@ impl<P> Registrations<P> {
         Some(poll.handle)
     }
 
+    /// Takes out every parked poll.
+    pub(super) fn unpark_all(&mut self, now: Instant) -> Vec<P> {
+        let keys: Vec<PollKey> = self.polls.keys().collect();
+        keys.into_iter()
+            .filter_map(|key| self.unpark(key, now))
+            .collect()
+    }
+
     /// When something ends by time next.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         self.timers.first().map(|(due, _)| *due)
@@ -202,6 +218,7 @@ impl<P> Registrations<P> {
         if let Ok(entry) = self.names.find_entry(hash, |other| *other == key) {
             entry.remove();
         }
+        self.version += 1;
         self.registrations.remove(key).map(|gone| gone.name)
     }
 

@@ -252,19 +252,24 @@ impl<P, A, S: Clone> State<P, A, S> {
         self.registrations.next_expiry()
     }
 
-    /// No more polls and scrapes from now on. Scrapes that no client has in hand are over: what
-    /// their answers were to be sent through is dropped.
-    pub(crate) fn drain(&mut self) {
+    /// No more polls and scrapes from now on. The parked polls are over, and so are the scrapes
+    /// that no client has in hand: what they were to be told through comes back.
+    pub(crate) fn drain(&mut self, now: Instant) -> (Vec<P>, Vec<A>) {
         self.draining = true;
         self.waiting.clear();
         self.waiting_count = 0;
-        self.scrapes
-            .retain(|_, pending| pending.handed_out.is_some());
+        let waits = |_: &ScrapeId, pending: &mut Pending<A, S>| pending.handed_out.is_none();
+        let over = self.scrapes.extract_if(waits).map(|(_, p)| p.answer);
+        (self.registrations.unpark_all(now), over.collect())
     }
 
     /// Names that are registered, in no order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Fqdn> {
         self.registrations.names()
+    }
+
+    pub(crate) fn names_version(&self) -> u64 {
+        self.registrations.version()
     }
 
     pub(crate) fn name_count(&self) -> usize {

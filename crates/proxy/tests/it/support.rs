@@ -1,11 +1,9 @@
 //! A running proxy, and the parts that its peers play.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use pushprox_daemon::Shutdown;
 use pushprox_daemon::listen::ListenAddress;
-use pushprox_protocol::timeout::ScrapeTimeouts;
 use pushprox_proxy::{Config, run};
 use pushprox_testkit::wait::{SOON, until};
 use pushprox_testkit::wire::{Connection, Message, get, scrape_request};
@@ -25,12 +23,7 @@ pub(crate) struct Instruction {
 }
 
 pub(crate) fn config() -> Config {
-    Config {
-        scrape_timeouts: ScrapeTimeouts::default(),
-        registration_timeout: Duration::from_secs(300),
-        poll_max_wait: None,
-        shutdown_grace_period: Duration::from_secs(10),
-    }
+    Config::default()
 }
 
 pub(crate) async fn start() -> Proxy {

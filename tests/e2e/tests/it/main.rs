@@ -13,6 +13,7 @@ mod broken;
 mod cable;
 mod cli;
 mod credentials;
+mod examples;
 mod hostile;
 mod mixes;
 mod nginx;

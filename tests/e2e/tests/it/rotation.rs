@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pushprox_testkit::target::Target;
 use pushprox_testkit::tls::Authority;
 use pushprox_testkit::wait::{SOON, until};
@@ -37,13 +38,15 @@ async fn no_scrape_is_lost_while_every_certificate_is_replaced() {
     let node = folder.issue("node.test");
     let scraper = folder.issue("prometheus.test");
     let client = folder.client(&proxy, &node, "node.test", &target.url("/"));
-    let flags = scraper.flags("--proxy-");
-    folder.scraped(&proxy, "http://node.test/", &flags).await;
+    let flags = Mutex::new(scraper.flags("--proxy-"));
+    let first = flags.lock().clone();
+    folder.scraped(&proxy, "http://node.test/", &first).await;
 
     let (done, scrapes) = (AtomicBool::new(false), AtomicUsize::new(0));
     let scrape = async || {
         while !done.load(Ordering::Relaxed) {
-            let answer = folder.scrape(&proxy, "http://node.test/", &flags).await;
+            let shown = flags.lock().clone();
+            let answer = folder.scrape(&proxy, "http://node.test/", &shown).await;
             assert!(answer.stdout.ends_with("\r\n\r\nx 1\n"), "{answer:?}");
             scrapes.fetch_add(1, Ordering::Relaxed);
         }
@@ -58,13 +61,14 @@ async fn no_scrape_is_lost_while_every_certificate_is_replaced() {
         for (name, names) in [
             ("server", &["127.0.0.1", "localhost"][..]),
             ("node.test", &["node.test"]),
-            ("prometheus.test", &["prometheus.test"]),
         ] {
             let staged = next.issue(folder.path(), "staged", names);
             for (from, ending) in [(&staged.key, "key"), (&staged.cert, "crt")] {
                 fs::rename(from, folder.path().join(format!("{name}.{ending}"))).unwrap();
             }
         }
+        let renewed = next.issue(folder.path(), "renewed", &["prometheus.test"]);
+        *flags.lock() = renewed.flags("--proxy-");
         reloaded!(client.daemon, 2);
         reloaded!(proxy.daemon, 2);
         folder.write("ca.crt", &next.pem());

@@ -12,7 +12,6 @@ use tempfile::TempDir;
 pub(crate) struct Folder {
     folder: TempDir,
     pub(crate) authority: Authority,
-    pub(crate) server: Pair,
 }
 
 impl Folder {
@@ -21,12 +20,8 @@ impl Folder {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new("test authority");
         std::fs::write(folder.path().join("ca.crt"), authority.pem()).unwrap();
-        let server = authority.issue(folder.path(), "server", &["127.0.0.1", "localhost"]);
-        Self {
-            folder,
-            authority,
-            server,
-        }
+        authority.issue(folder.path(), "server", &["127.0.0.1", "localhost"]);
+        Self { folder, authority }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -246,7 +246,13 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 }
             }
             Step::Drain => {
-                world.state.drain();
+                let (mut polls, _) = world.state.drain(world.now);
+                polls.sort_unstable();
+                let parked: Vec<u32> = model.polls.iter().map(|poll| poll.number).collect();
+                prop_assert_eq!(polls, parked);
+                for poll in std::mem::take(&mut model.polls) {
+                    model.names.insert(poll.name, model.now);
+                }
                 model.draining = true;
                 model.scrapes.retain(|scrape| scrape.is_handed_out);
             }

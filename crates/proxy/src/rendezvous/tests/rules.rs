@@ -233,7 +233,10 @@ fn a_drain_leaves_only_what_clients_have_in_hand() {
     world.parked("a", 1);
     world.met(10, "a");
     world.met(11, "a");
-    world.state.drain();
+    let parked = world.parked("b", 9);
+    let (polls, scrapes) = world.state.drain(world.now);
+    assert_eq!((polls, scrapes), (vec![9], vec![11]));
+    assert_eq!(world.state.unpark(parked, world.now), None);
     assert_eq!(world.state.scrape_count(), 1);
     assert!(matches!(world.park("a", 2, None), Parked::Refused));
     assert!(matches!(
