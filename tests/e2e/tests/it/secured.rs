@@ -33,7 +33,10 @@ impl Folder {
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) -> String {
-        std::fs::write(self.path().join(name), text).unwrap();
+        // In one piece, for whoever reads it at this moment.
+        let staged = self.path().join("staged.file");
+        std::fs::write(&staged, text).unwrap();
+        std::fs::rename(staged, self.path().join(name)).unwrap();
         self.file(name)
     }
 
