@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderValue;
+use pushprox_protocol::Fqdn;
 use pushprox_protocol::message::request::Instruction;
 use pushprox_protocol::timeout::{ScrapeTimeouts, answer_margin};
 use tokio::time::Instant;
@@ -17,6 +18,8 @@ use crate::scraper::Scraper;
 /// What a scrape's task needs.
 #[derive(Debug)]
 pub struct Executor {
+    /// The name under which this client is registered, for the log.
+    pub fqdn: Fqdn,
     /// Asks the target.
     pub scraper: Scraper,
     /// Takes the answer to the proxy.
@@ -81,21 +84,23 @@ impl Executor {
         };
         let status = answer.status();
         let pushed = self.pusher.push(&id, answer, deadlines.push).await;
-        let took = received.elapsed();
-        self.metrics.scrape_seconds.observe(took.as_secs_f64());
+        let duration = received.elapsed();
+        self.metrics.scrape_seconds.observe(duration.as_secs_f64());
         let scrape_id = shown(&id);
+        let fqdn = &self.fqdn;
         match (&failure, &pushed) {
             (Some(error), _) => {
-                warn!(scrape_id, status = status.as_u16(), %error, ?took, "pull failed")
+                warn!(scrape_id, %fqdn, status = status.as_u16(), %error, ?duration, "pull failed")
             }
             (None, Ok(())) if status.is_success() => {
-                debug!(scrape_id, status = status.as_u16(), ?took, "scrape done");
+                debug!(scrape_id, %fqdn, status = status.as_u16(), ?duration, "scrape done");
             }
             (None, Ok(())) => {
                 warn!(
                     scrape_id,
+                    %fqdn,
                     status = status.as_u16(),
-                    ?took,
+                    ?duration,
                     "the target answered with an error"
                 );
             }
@@ -106,7 +111,7 @@ impl Executor {
                 PushError::TargetBrokeOff(_) => self.metrics.scrape_errors.inc(),
                 _ => self.metrics.push_errors.inc(),
             };
-            warn!(scrape_id, %error, ?took, "push failed");
+            warn!(scrape_id, %fqdn, %error, ?duration, "push failed");
         }
     }
 }

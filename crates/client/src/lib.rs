@@ -76,6 +76,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         "client started"
     );
     let executor = Arc::new(Executor {
+        fqdn: fqdn.clone(),
         scraper: Scraper::new(config.to_target, config.pull_url, config.pull_token),
         pusher: Pusher::new(config.to_proxy.clone(), config.proxy_url.clone()),
         timeouts: config.timeouts,

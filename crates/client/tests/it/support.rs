@@ -1,6 +1,7 @@
 //! A client to be tested, its log, and what it is told.
 
 use std::future::Future;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use pushprox_client::cli::Args;
@@ -12,6 +13,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
+use tracing::Dispatch;
+use tracing::subscriber::NoSubscriber;
 
 /// Waits for what must come, and fails where it does not.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -28,6 +31,10 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn start() -> Self {
+        // As long as tracing knows one subscriber only, what it does with an event for ever after is
+        // decided by the thread that comes by first, and those of other tests have no subscriber.
+        static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
+        LazyLock::force(&SECOND);
         let (sender, lines) = mpsc::unbounded_channel();
         let args = LogArgs {
             level: LogLevel::Debug,

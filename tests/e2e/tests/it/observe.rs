@@ -1,6 +1,6 @@
 //! What proxy and client tell about themselves: metrics and log.
 
-use pushprox_testkit::process::{command, run};
+use pushprox_testkit::process::{Daemon, command, run};
 use pushprox_testkit::pushprox::{Client, Proxy, binary, metric};
 use pushprox_testkit::target::Target;
 use pushprox_testkit::wait::{SOON, free_port, until};
@@ -121,16 +121,9 @@ async fn credentials_in_urls_are_never_logged() {
 
 #[tokio::test]
 async fn json_logs_are_json() {
-    let mut proxy = Proxy::run({
-        let mut command = binary("proxy");
-        command.args(["--web.listen-address=127.0.0.1:0", "--log.level=debug"]);
-        command
-    })
-    .await;
-    drop(proxy.daemon.line(&["msg="]).await);
     let mut command = binary("proxy");
     command.args(["--web.listen-address=127.0.0.1:0", "--log.format=json"]);
-    let mut daemon = pushprox_testkit::process::Daemon::start("proxy", command);
+    let mut daemon = Daemon::start("proxy", command);
     let line = daemon.line(&["listening"]).await;
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["level"], "info");
