@@ -1,7 +1,7 @@
 //! Who may come in, and what for: listeners, the web configuration, and `--auth.config.file`.
 //!
-//! Everything that a peer asks for belongs to a [`Role`]. [`Access::admit`] looks at what the peer
-//! shows and gives a [`Grant`]: who it is, and which names it may reach or register.
+//! Everything that a peer asks for belongs to a role. [`Access`] looks at what the peer shows and
+//! gives a grant: who it is, and which names it may reach or register.
 
 mod file;
 mod pattern;

@@ -6,7 +6,7 @@ use pushprox_testkit::node_exporter::NodeExporter;
 use pushprox_testkit::process::{command, run};
 use pushprox_testkit::prometheus::Prometheus;
 use pushprox_testkit::pushprox::{Client, Proxy, binary};
-use pushprox_testkit::target::Target;
+use pushprox_testkit::target::{Target, ok};
 use pushprox_testkit::tls::{Authority, curl};
 use pushprox_testkit::wait::{SOON, until};
 use pushprox_testkit::wire::{self, Connection};
@@ -200,6 +200,48 @@ async fn handshakes_left_hanging_keep_nobody_waiting() {
     let metrics = folder.page(&proxy, "/metrics", &[]).await.stdout;
     let counted = "pushprox_tls_handshake_failures_total{reason=\"timeout\"} 200";
     assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[tokio::test]
+async fn big_answers_come_whole_over_tls_and_broken_ones_never_seem_so() {
+    let folder = Folder::new();
+    let proxy = folder.proxy("scrapers: anyone\nclients: anyone\n").await;
+    let big = "x".repeat(8 * 1024 * 1024);
+    let whole = ok(&big);
+    let target = Target::start(move |request, mut connection| {
+        let whole = whole.clone();
+        async move {
+            match request.uri() {
+                "/?broken" => {
+                    connection.send(&whole[..whole.len() / 2]).await.ok()?;
+                    None
+                }
+                _ => {
+                    connection.send(&whole).await.ok()?;
+                    Some(connection)
+                }
+            }
+        }
+    })
+    .await;
+    let node = folder.issue("node.test");
+    let _client = folder.client(&proxy, &node, "node.test", &target.url("/"));
+    let scrape = async |url: &str| folder.scrape(&proxy, url, &[]).await;
+    until("the client is there", SOON, async || {
+        scrape("http://node.test/?first")
+            .await
+            .stdout
+            .contains(" 200 OK")
+            .then_some(())
+    })
+    .await;
+    let answer = scrape("http://node.test/").await;
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    let (_, body) = answer.stdout.split_once("\r\n\r\n").unwrap();
+    assert!(body == big, "{} bytes", body.len());
+    let broken = scrape("http://node.test/?broken").await;
+    assert_ne!(broken.code, Some(0), "{}", broken.stderr);
+    assert!(broken.stdout.len() < big.len());
 }
 
 #[tokio::test]
