@@ -206,7 +206,6 @@ async fn requests_that_end_in_two_places_are_refused() {
         "X: a\rTransfer-Encoding: chunked\r\n",
         "X: a\r\n folded\r\n",
         "X: a\r\n\tContent-Length: 4\r\n",
-        "\r\nX: a\r\n",
         "X\0: a\r\n",
     ] {
         for line in [
@@ -217,12 +216,7 @@ async fn requests_that_end_in_two_places_are_refused() {
         ] {
             let request = format!("{line} HTTP/1.1\r\nHost: x\r\n{head}\r\n0\r\n\r\n{smuggled}");
             let mut connection = open(&proxy, request.as_bytes()).await;
-            let begins_with_empty_line = head.starts_with("\r\n");
             let first = connection.receive().await.unwrap();
-            if begins_with_empty_line {
-                // The head has ended: what follows is no request, whatever came first.
-                continue;
-            }
             assert_eq!(first.status(), 400, "{line} {head:?}: {first:?}");
             assert_eq!(connection.rest().await, b"", "{line} {head:?}");
         }
