@@ -194,15 +194,7 @@ impl Denied {
     #[must_use]
     pub fn respond(&self, place: Place) -> Response<Full<Bytes>> {
         let status = self.status(place);
-        let mut response = match (self, place) {
-            (Self::Missing, Place::Proxied) => respond::refusal(
-                status,
-                "the proxy wants credentials: give proxy_url a user and a password, or \
-                 tls_config a client certificate",
-            ),
-            (_, Place::Proxied) => respond::refusal(status, &format!("the proxy says: {self}")),
-            (_, Place::Own) => respond::refusal(status, &self.to_string()),
-        };
+        let mut response = respond::refusal(status, &self.told(place));
         let challenge = match status {
             StatusCode::UNAUTHORIZED => WWW_AUTHENTICATE,
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => PROXY_AUTHENTICATE,
@@ -211,6 +203,20 @@ impl Denied {
         let headers = response.headers_mut();
         headers.append(challenge, HeaderValue::from_static(CHALLENGE));
         response
+    }
+
+    /// The reason in that answer.
+    #[must_use]
+    pub fn told(&self, place: Place) -> String {
+        match (self, place) {
+            (Self::Missing, Place::Proxied) => {
+                "the proxy wants credentials: give proxy_url a user \
+                 and a password, or tls_config a client certificate"
+                    .to_owned()
+            }
+            (_, Place::Proxied) => format!("the proxy says: {self}"),
+            (_, Place::Own) => self.to_string(),
+        }
     }
 
     /// The status of that answer.

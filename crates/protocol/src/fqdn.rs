@@ -104,17 +104,33 @@ impl Target {
     ///
     /// The URI is not absolute, or its host is not one that a client could have registered.
     pub fn from_uri(uri: &Uri) -> Result<Self, NameError> {
-        let default_port = match uri.scheme_str() {
-            Some("http") => HTTP_PORT,
-            Some("https") => HTTPS_PORT,
+        let scheme = uri.scheme_str().ok_or(NameError::Uri)?;
+        let authority = uri.authority().ok_or(NameError::Uri)?.as_str();
+        Self::new(scheme, without_user(authority))
+    }
+
+    /// Splits an absolute URI: the target, its host and port as they are written, and the rest
+    /// without a fragment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::from_uri`].
+    pub fn parse(uri: &str) -> Result<(Self, &str, &str), NameError> {
+        let (scheme, rest) = uri.split_once("://").ok_or(NameError::Uri)?;
+        let rest = rest.split_once('#').map_or(rest, |(rest, _)| rest);
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        let host = without_user(authority);
+        Ok((Self::new(scheme, host)?, host, path))
+    }
+
+    fn new(scheme: &str, host: &str) -> Result<Self, NameError> {
+        let default_port = match scheme {
+            _ if scheme.eq_ignore_ascii_case("http") => HTTP_PORT,
+            _ if scheme.eq_ignore_ascii_case("https") => HTTPS_PORT,
             _ => return Err(NameError::Uri),
         };
-        let authority = uri.authority().ok_or(NameError::Uri)?.as_str();
-        // A user in the URI means nothing here: credentials for the target are a header.
-        let host_port = authority
-            .rsplit_once('@')
-            .map_or(authority, |(_, rest)| rest);
-        let name = Fqdn::from_str(host_port.strip_suffix(':').unwrap_or(host_port))?;
+        let name = Fqdn::from_str(host.strip_suffix(':').unwrap_or(host))?;
         Ok(Self(Fqdn {
             port: name.port.or(default_port),
             host: name.host,
@@ -254,6 +270,13 @@ impl fmt::Display for Target {
     }
 }
 
+/// A user in a URI means nothing here: credentials for the target are a header.
+fn without_user(authority: &str) -> &str {
+    authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host)
+}
+
 fn parse_host(host: &str) -> Result<&str, NameError> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let foreign = |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
@@ -365,7 +388,12 @@ mod tests {
             ("http://[::1]/metrics", "[::1]:80"),
         ] {
             assert_eq!(target(uri).unwrap().to_string(), printed);
+            let (split, host, _) = Target::parse(uri).unwrap();
+            assert_eq!(split, target(uri).unwrap());
+            assert!(!host.contains('@') && uri.contains(host));
         }
+        assert_eq!(Target::parse("/metrics"), Err(NameError::Uri));
+        assert_eq!(Target::parse("http:///metrics"), Err(NameError::Empty));
         assert_eq!(target("/metrics"), Err(NameError::Uri));
         assert_eq!(target("localhost:80"), Err(NameError::Uri));
         assert_eq!(target("ftp://localhost/"), Err(NameError::Uri));

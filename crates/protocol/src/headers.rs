@@ -51,6 +51,38 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// What `Connection` names, in a head that has been parsed but not collected.
+pub(crate) fn named_by_connection<'h>(parsed: &[httparse::Header<'h>]) -> Vec<&'h str> {
+    parsed
+        .iter()
+        .filter(|header| header.name.eq_ignore_ascii_case("connection"))
+        .filter_map(|header| std::str::from_utf8(header.value).ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect()
+}
+
+/// Whether a header ends at this hop, given what `Connection` names. As [`strip_hop_by_hop`], for a
+/// head that is passed on line by line.
+pub(crate) fn is_hop_by_hop(name: &str, named: &[&str]) -> bool {
+    let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str());
+    let is_named = named.iter().any(|other| name.eq_ignore_ascii_case(other));
+    HOP_BY_HOP.iter().any(is) || (is_named && !END_TO_END.iter().any(is))
+}
+
+/// Whether a header of a scrape is the proxy's to write, or means nothing on a request without a
+/// body.
+pub(crate) fn ends_at_the_proxy(name: &str) -> bool {
+    [
+        &http::header::HOST,
+        &ID,
+        &http::header::CONTENT_LENGTH,
+        &http::header::EXPECT,
+    ]
+    .iter()
+    .any(|other| name.eq_ignore_ascii_case(other.as_str()))
+}
+
 /// The value of `wait` in `Prefer` headers, in seconds. The first one counts (RFC 7240, section 2).
 #[must_use]
 pub fn preferred_wait(headers: &HeaderMap) -> Option<u32> {

@@ -20,11 +20,13 @@ impl ScrapeTimeouts {
     /// The time of a scrape with these headers.
     #[must_use]
     pub fn resolve(&self, headers: &HeaderMap) -> Duration {
-        headers
-            .get(SCRAPE_TIMEOUT_SECONDS)
-            .and_then(parse)
-            .unwrap_or(self.default)
-            .min(self.max)
+        self.clamp(headers.get(SCRAPE_TIMEOUT_SECONDS).and_then(parse))
+    }
+
+    /// The time of a scrape that asks for this one, or for none that is usable.
+    #[must_use]
+    pub fn clamp(&self, asked: Option<Duration>) -> Duration {
+        asked.unwrap_or(self.default).min(self.max)
     }
 }
 
@@ -42,7 +44,12 @@ impl Default for ScrapeTimeouts {
 /// NaN, infinite, negative, zero) is none.
 #[must_use]
 pub fn parse(value: &HeaderValue) -> Option<Duration> {
-    let seconds: f64 = value.to_str().ok()?.trim().parse().ok()?;
+    parse_bytes(value.as_bytes())
+}
+
+/// As [`parse`], for a value that is not in a map.
+pub(crate) fn parse_bytes(value: &[u8]) -> Option<Duration> {
+    let seconds: f64 = std::str::from_utf8(value).ok()?.trim().parse().ok()?;
     if !seconds.is_finite() {
         return None;
     }

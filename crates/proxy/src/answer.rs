@@ -1,12 +1,12 @@
 //! A client's answer on its way from the push that carries it to the scrape that waits for it.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
 use pushprox_protocol::message::body::{BodyDecoder, BodyError, Piece};
-use pushprox_protocol::message::response::{Framing, ResponseHead};
+use pushprox_protocol::message::pushed::PushedHead;
+use pushprox_protocol::message::response::Framing;
 use tokio::sync::oneshot;
 
 use crate::http1::body::{BrokenBody, RequestBody};
@@ -14,7 +14,7 @@ use crate::http1::body::{BrokenBody, RequestBody};
 /// The answer to one scrape: its head has been read, its body is still arriving.
 #[derive(Debug)]
 pub(crate) struct ScrapeAnswer {
-    pub(crate) head: ResponseHead,
+    pub(crate) head: PushedHead,
     pub(crate) framing: Framing,
     pub(crate) body: PushedBody,
 }
@@ -45,10 +45,10 @@ pub(crate) struct PushEnd {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BrokenPush {
     /// The client's request failed.
-    #[error("the push broke off")]
+    #[error(transparent)]
     Push(#[from] BrokenBody),
     /// The message in the push is malformed or incomplete.
-    #[error("the pushed answer is broken: {0}")]
+    #[error(transparent)]
     Answer(#[from] BodyError),
 }
 
@@ -68,9 +68,41 @@ impl PushedBody {
         (body, end)
     }
 
-    /// Whether all of the body has been passed on.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.push.is_none() || self.decoder.is_complete()
+    /// The next piece of the body; none at its end. Cancel safe.
+    pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, BrokenPush> {
+        poll_fn(|cx| self.poll_piece(cx)).await
+    }
+
+    /// The next piece of the body, where it is there already.
+    pub(crate) fn ready_piece(&mut self) -> Option<Result<Option<Bytes>, BrokenPush>> {
+        match self.poll_piece(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(piece) => Some(piece),
+            Poll::Pending => None,
+        }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BrokenPush>> {
+        loop {
+            match self.decoder.decode(&mut self.arrived)? {
+                Piece::Data(data) => return Poll::Ready(Ok(Some(data))),
+                Piece::End => {
+                    self.end(true);
+                    return Poll::Ready(Ok(None));
+                }
+                Piece::NeedMore => {}
+            }
+            let Some((push, _)) = &mut self.push else {
+                return Poll::Ready(Ok(None));
+            };
+            match ready!(push.poll_piece(cx))? {
+                Some(data) => self.arrived = data,
+                None => {
+                    self.decoder.finish()?;
+                    self.end(true);
+                    return Poll::Ready(Ok(None));
+                }
+            }
+        }
     }
 
     fn end(&mut self, is_whole: bool) {
@@ -81,52 +113,9 @@ impl PushedBody {
     }
 }
 
-impl Body for PushedBody {
-    type Data = Bytes;
-    type Error = BrokenPush;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenPush>>> {
-        let this = &mut *self;
-        loop {
-            match this.decoder.decode(&mut this.arrived)? {
-                Piece::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Piece::End => {
-                    this.end(true);
-                    return Poll::Ready(None);
-                }
-                Piece::NeedMore => {}
-            }
-            let Some((push, _)) = &mut this.push else {
-                return Poll::Ready(None);
-            };
-            match ready!(push.poll_piece(cx))? {
-                Some(data) => this.arrived = data,
-                None => {
-                    this.decoder.finish()?;
-                    this.end(true);
-                    return Poll::Ready(None);
-                }
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.decoder.is_complete()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.decoder
-            .remaining()
-            .map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
-}
-
 impl Drop for PushedBody {
     fn drop(&mut self) {
-        self.end(self.decoder.is_complete());
+        self.end(false);
     }
 }
 

@@ -1,4 +1,4 @@
-//! One request that is neither a poll nor a push, served by hyper.
+//! One request for a page of the proxy's own, served by hyper.
 
 use std::future::poll_fn;
 use std::io;
@@ -6,27 +6,25 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::timeout;
 use tracing::debug;
 
 use crate::Proxy;
 use crate::access::Peer;
+use crate::connection::MAX_READ_AHEAD;
 use crate::http1::request::Request;
 use crate::http1::socket::Socket;
 use crate::router;
 
-/// How a handler speaks to the connection that its request came on.
+/// How an answer speaks to the connection that it goes out on.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
-    deadline: Mutex<Option<Instant>>,
-    /// What has been sent of the answer must not be taken for all of it.
-    is_partial: AtomicBool,
     /// The answer's body has been handed over to the connection, all of it.
     is_answered: AtomicBool,
     /// The connection has bytes that its peer does not take yet.
@@ -34,16 +32,6 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Nothing of the exchange outlasts `deadline`, whatever the peer does.
-    pub(crate) fn end_at(&self, deadline: Instant) {
-        *self.deadline.lock() = Some(deadline);
-    }
-
-    /// An answer has begun whose body may break off, or, if not, has come to its end.
-    pub(crate) fn partial(&self, is_partial: bool) {
-        self.is_partial.store(is_partial, Ordering::Relaxed);
-    }
-
     /// There is nothing more to send than what the connection has already.
     pub(crate) fn answered(&self) {
         self.is_answered.store(true, Ordering::Relaxed);
@@ -82,7 +70,6 @@ pub(crate) async fn serve(
         .serve_connection(TokioIo::new(io), service);
     let mut closing = std::pin::pin!(proxy.closing.cancelled());
     let mut is_closing = false;
-    let mut cut: Option<(Instant, Pin<Box<Sleep>>)> = None;
     let end = poll_fn(|cx| {
         if !is_closing && closing.as_mut().poll(cx).is_ready() {
             is_closing = true;
@@ -94,33 +81,24 @@ pub(crate) async fn serve(
         if line.is_done() && request.keep_alive && !request.has_body() && !is_closing {
             return Poll::Ready(End::Answered);
         }
-        let Some(deadline) = *line.deadline.lock() else {
-            return Poll::Pending;
-        };
-        if cut.as_ref().is_none_or(|(set, _)| *set != deadline) {
-            cut = Some((deadline, Box::pin(sleep_until(deadline))));
-        }
-        match &mut cut {
-            Some((_, sleep)) => sleep.as_mut().poll(cx).map(|()| End::Overdue),
-            None => Poll::Pending,
-        }
-    })
-    .await;
-    let is_broken = match end {
-        End::Answered => return Some(connection.into_parts().io.into_inner().socket),
-        End::Closed(Ok(())) => false,
-        End::Closed(Err(error)) => {
+        Poll::Pending
+    });
+    match timeout(PAGE_TIMEOUT, end).await {
+        Ok(End::Answered) => return Some(connection.into_parts().io.into_inner().socket),
+        Ok(End::Closed(Ok(()))) => {}
+        Ok(End::Closed(Err(error))) => {
             debug!(error = %pushprox_daemon::exit::causes(&error), "a connection failed");
-            line.is_partial.load(Ordering::Relaxed)
         }
-        End::Overdue => {
-            debug!("the time of a request is up before its answer has been taken");
-            true
+        Err(_) => {
+            debug!("a page has not been read in time");
+            connection
+                .into_parts()
+                .io
+                .into_inner()
+                .socket
+                .stream()
+                .reset();
         }
-    };
-    if is_broken {
-        let io = connection.into_parts().io.into_inner();
-        io.socket.stream().reset();
     }
     None
 }
@@ -128,7 +106,6 @@ pub(crate) async fn serve(
 enum End {
     Closed(hyper::Result<()>),
     Answered,
-    Overdue,
 }
 
 /// The socket as hyper sees it: one request, and the end of the connection when that comes. What
@@ -223,5 +200,5 @@ impl AsyncWrite for OneRequest {
 /// What hyper buffers in either direction.
 const MAX_BUFFERED: usize = 256 * 1024;
 
-/// What a peer may send ahead of its answer.
-const MAX_READ_AHEAD: usize = 16 * 1024;
+/// For a page to be written to a peer that may not read it.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);

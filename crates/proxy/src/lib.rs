@@ -5,8 +5,8 @@
 //! | [`cli`], [`config`] | the flags, and what they come to |
 //! | [`access`] | who may come in, and what for |
 //! | `connection` | one connection from accept to close: which request is whose |
-//! | `poll`, `push` | what clients ask, on the bare socket; `http1` is their HTTP |
-//! | `exchange`, `router`, `handlers` | every other request, by hyper: scrapes and pages |
+//! | `poll`, `push`, `scrape` | the three legs, on the bare socket; `http1` is their HTTP |
+//! | `exchange`, `router`, `clients` | the proxy's own pages, by hyper |
 //! | `rendezvous` | where scrapes meet polls, and pushes their scrapes |
 //! | `answer` | a pushed body on its way to Prometheus |
 //! | `error`, `metrics` | what Prometheus is told, and what is counted |
@@ -16,16 +16,17 @@ pub mod cli;
 pub mod config;
 
 mod answer;
+mod clients;
 mod connection;
 mod error;
 mod exchange;
-mod handlers;
 mod http1;
 mod metrics;
 mod poll;
 mod push;
 mod rendezvous;
 mod router;
+mod scrape;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,8 +43,8 @@ use tracing::{debug, info, warn};
 
 pub use access::{Access, Door, Entrance};
 use access::{Peer, Sans};
+use clients::ClientList;
 pub use config::Config;
-use handlers::clients::ClientList;
 use http1::buffers::Buffers;
 use http1::socket::Socket;
 use metrics::Metrics;

@@ -1,6 +1,6 @@
 //! `POST /poll`: a client registers its name and waits for work, on a bare socket.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tracing::debug;
 
 use crate::Proxy;
 use crate::access::{Identity, Peer, Role};
-use crate::connection::drain;
+use crate::connection::{drain, left};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
 use crate::http1::request::Request;
@@ -235,17 +235,6 @@ impl Parked {
     }
 }
 
-/// Ends when the client does, or when it sends more than any client does while it waits. What it
-/// sends early is kept for its turn.
-async fn left(socket: &mut Socket, proxy: &Proxy) {
-    while socket.ahead().len() < MAX_READ_AHEAD {
-        match poll_fn(|cx| socket.poll_fill(cx, &proxy.buffers)).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => socket.settle(&proxy.buffers),
-        }
-    }
-}
-
 /// Tells a client what is wrong, after a pause.
 async fn refuse(
     body: RequestBody,
@@ -367,8 +356,6 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 /// A day: clients that wish for more get this.
 const MAX_WAIT: u32 = 24 * 60 * 60;
-/// What a client may send ahead of its poll's answer: a request or two of its own kind.
-const MAX_READ_AHEAD: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

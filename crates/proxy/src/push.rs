@@ -7,10 +7,9 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use pushprox_daemon::guard::{Denied, Place};
 use pushprox_protocol::ScrapeId;
-use pushprox_protocol::headers::ID;
 use pushprox_protocol::message::MessageError;
 use pushprox_protocol::message::body::BodyError;
-use pushprox_protocol::message::response::ResponseHead;
+use pushprox_protocol::message::pushed::{PushedHead, find_id};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
@@ -47,16 +46,15 @@ enum Refusal {
 /// where more requests may follow on it.
 pub(crate) async fn serve(
     socket: Socket,
-    mut request: Request,
+    request: Request,
     peer: &Peer,
     proxy: &Arc<Proxy>,
 ) -> Option<Socket> {
     let since = Instant::now();
     let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
-    let shown = request.credentials.take().unwrap_or_default();
     let admitted = proxy
         .access
-        .admit(peer, Role::Client, &shown, Place::Own)
+        .admit(peer, Role::Client, request.shown(), Place::Own)
         .await;
     let (by, head) = match admitted {
         Ok(grant) => (grant.identity, read_head(&mut body, &request).await),
@@ -66,7 +64,7 @@ pub(crate) async fn serve(
         Ok((head, arrived)) => deliver(proxy, peer, &by, head, arrived, body).await,
         Err((refusal, arrived)) => {
             // Its scrape need not wait for its time to be up, where the id can still be read.
-            let id = find_id(&arrived);
+            let id = find_id(&arrived).and_then(|id| ScrapeId::parse(&id));
             if let Some(completion) = id.and_then(|id| proxy.rendezvous.complete(id, &by).ok()) {
                 warn!(fqdn = %completion.name, error = %refusal, "a client sent a broken answer");
                 completion.fail(&refusal);
@@ -110,7 +108,7 @@ pub(crate) async fn serve(
 async fn read_head(
     body: &mut RequestBody,
     request: &Request,
-) -> Result<(ResponseHead, Bytes), (Refusal, Bytes)> {
+) -> Result<(PushedHead, Bytes), (Refusal, Bytes)> {
     let mut arrived = Bytes::new();
     let reading = async {
         if request.expects_continue {
@@ -128,7 +126,7 @@ async fn read_head(
                     both.freeze()
                 }
             };
-            if let Some(parsed) = ResponseHead::parse(&arrived, MAX_HEAD)? {
+            if let Some(parsed) = PushedHead::parse(&arrived, MAX_HEAD)? {
                 return Ok(parsed);
             }
         }
@@ -147,17 +145,12 @@ async fn deliver(
     proxy: &Proxy,
     peer: &Peer,
     by: &Identity,
-    head: ResponseHead,
+    head: PushedHead,
     arrived: Bytes,
     push: RequestBody,
 ) -> (Result<(), Refusal>, RequestBody) {
-    let mut ids = head.headers.get_all(ID).iter();
-    let id = match (ids.next(), ids.next()) {
-        (Some(id), None) => ScrapeId::parse(id),
-        _ => return (Err(MessageError::Id.into()), push),
-    };
-    let taken = id.ok_or(NotTaken::Gone);
-    let completion = match taken.and_then(|id| proxy.rendezvous.complete(id, by)) {
+    let id = ScrapeId::parse(&head.id).ok_or(NotTaken::Gone);
+    let completion = match id.and_then(|id| proxy.rendezvous.complete(id, by)) {
         Ok(completion) => completion,
         Err(NotTaken::Gone) => return (Err(Refusal::Gone), push),
         Err(NotTaken::Anothers) => {
@@ -189,18 +182,6 @@ async fn deliver(
         Ok(PushEnd { push, .. }) => (Err(Refusal::HungUp), push),
         Err(_) => unreachable!("a pushed body gives its push back when it is dropped"),
     }
-}
-
-/// Looks for an id in what could not be read as a head.
-fn find_id(bytes: &[u8]) -> Option<ScrapeId> {
-    bytes.split(|byte| *byte == b'\n').find_map(|line| {
-        let (name, value) = line.split_at_checked(3)?;
-        if !name.eq_ignore_ascii_case(b"id:") {
-            return None;
-        }
-        let value = http::HeaderValue::from_bytes(value.trim_ascii()).ok()?;
-        ScrapeId::parse(&value)
-    })
 }
 
 impl Refusal {

@@ -1,17 +1,15 @@
-//! Which handler serves a request that is neither a poll nor a push: absolute form is a scrape,
-//! everything else is one of the proxy's own pages.
+//! Which page of the proxy's own a request is for.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
-use http_body_util::{Either, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use pushprox_daemon::guard::Place;
 use pushprox_daemon::{admin, respond};
@@ -19,9 +17,9 @@ use tokio::time::Instant;
 
 use crate::Proxy;
 use crate::access::{Peer, Role};
+use crate::clients;
+use crate::error::Failure;
 use crate::exchange::Line;
-use crate::handlers::scrape::ScrapeBody;
-use crate::handlers::{clients, scrape};
 
 /// Serves one request.
 pub(crate) async fn route(
@@ -30,16 +28,27 @@ pub(crate) async fn route(
     line: &Arc<Line>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let response = if request.method() == Method::CONNECT || request.uri().scheme().is_some() {
-        scrape::handle(proxy, peer, line, request).await
+    let response = if request.method() == Method::CONNECT {
+        tunnel(proxy, peer, &request).await
     } else {
-        line.end_at(Instant::now() + PAGE_TIMEOUT);
-        own_page(proxy, peer, &request).await.map(Either::Left)
+        own_page(proxy, peer, &request).await
     };
     Ok(response.map(|body| Body {
         body,
         line: line.clone(),
     }))
+}
+
+/// Refuses a tunnel, which is a scrape in Prometheus's eyes.
+async fn tunnel(proxy: &Proxy, peer: &Peer, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let (access, headers) = (&proxy.access, request.headers());
+    let admitted = access.admit(peer, Role::Scraper, headers, Place::Proxied);
+    let response = match admitted.await {
+        Ok(_) => respond::refusal(Failure::Tunnel.status(), &Failure::Tunnel.to_string()),
+        Err(denied) => denied.respond(Place::Proxied),
+    };
+    proxy.metrics.proxied(response.status());
+    response
 }
 
 async fn own_page(
@@ -50,9 +59,8 @@ async fn own_page(
     let started = Instant::now();
     let access = &proxy.access;
     let admit = async |role| {
-        let grant = access
-            .admit(peer, role, request.headers(), Place::Own)
-            .await;
+        let admitted = access.admit(peer, role, request.headers(), Place::Own);
+        let grant = admitted.await;
         grant.map_err(|denied| denied.respond(Place::Own))
     };
     let (path, response) = match request.uri().path() {
@@ -102,13 +110,13 @@ fn admin(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
 /// The body of any answer. Its connection is told when hyper has all of it.
 #[derive(Debug)]
 pub(crate) struct Body {
-    body: Either<Full<Bytes>, ScrapeBody>,
+    body: Full<Bytes>,
     line: Arc<Line>,
 }
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = <Either<Full<Bytes>, ScrapeBody> as http_body::Body>::Error;
+    type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -131,9 +139,6 @@ impl Drop for Body {
         self.line.answered();
     }
 }
-
-/// For a page to be written to a peer that may not read it.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const NOT_FOUND: &str =
     "not found; Prometheus reaches this proxy by proxy_url, clients by /poll and /push\n";

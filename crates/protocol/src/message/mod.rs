@@ -3,6 +3,7 @@
 
 pub mod body;
 mod chunked;
+pub mod pushed;
 pub mod request;
 pub mod response;
 
@@ -81,6 +82,14 @@ fn put_header(out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
         });
         start = byte == b'-';
     }
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
+/// Writes a header line as it came.
+fn put_line(out: &mut BytesMut, name: &str, value: &[u8]) {
+    out.put_slice(name.as_bytes());
     out.put_slice(b": ");
     out.put_slice(value);
     out.put_slice(b"\r\n");

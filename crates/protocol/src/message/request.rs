@@ -1,4 +1,5 @@
-//! The instruction: one whole HTTP request in absolute form, as the body of a poll's answer.
+//! The scrape as Prometheus asks for it, and the instruction that it becomes: one whole HTTP
+//! request in absolute form, as the body of a poll's answer.
 
 use std::time::Duration;
 
@@ -6,19 +7,36 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
-use super::{MAX_HEADERS, MessageError, head_error, header_map, put_header, put_headers};
+use super::{MAX_HEADERS, MessageError, head_error, header_map, put_header, put_line};
+use crate::fqdn::NameError;
 use crate::headers::{self, ID, SCRAPE_TIMEOUT_SECONDS};
-use crate::{ScrapeId, timeout};
+use crate::{ScrapeId, Target, timeout};
 
 /// A scrape as it goes to a client, before it has an id and a time.
 #[derive(Debug, Clone)]
 pub struct Scrape {
     /// `GET` or `HEAD`.
     pub method: Method,
-    /// The absolute URI that Prometheus asked for.
-    pub uri: Uri,
-    /// The headers that go on: [`Scrape::new`] has taken out those that end at the proxy.
-    headers: HeaderMap,
+    /// Whom it is for.
+    pub target: Target,
+    /// The time that Prometheus gives it, where it says so.
+    pub timeout: Option<Duration>,
+    /// The request line and the headers that go on.
+    lines: BytesMut,
+}
+
+/// Why a request is not a scrape.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScrapeError {
+    /// It is not HTTP.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// Its method is neither `GET` nor `HEAD`.
+    #[error("a scrape is a GET or a HEAD")]
+    Method,
+    /// No client could have registered its target.
+    #[error(transparent)]
+    Target(#[from] NameError),
 }
 
 /// An instruction as a client reads it.
@@ -35,51 +53,65 @@ pub struct Instruction {
 }
 
 impl Scrape {
-    /// Takes the headers of a scrape as Prometheus sent them, and drops those that end here.
-    #[must_use]
-    pub fn new(method: Method, uri: Uri, mut headers: HeaderMap) -> Self {
-        headers::strip_hop_by_hop(&mut headers);
+    /// Reads a scrape from the head of a request, and drops the headers that end here.
+    ///
+    /// # Errors
+    ///
+    /// The head is incomplete or not HTTP, or not that of a scrape.
+    pub fn parse(head: &[u8]) -> Result<Self, ScrapeError> {
+        let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut slots);
+        if request.parse(head).map_err(head_error)?.is_partial() {
+            return Err(MessageError::HeadUnfinished.into());
+        }
+        let method = match request.method {
+            Some("GET") => Method::GET,
+            Some("HEAD") => Method::HEAD,
+            _ => return Err(ScrapeError::Method),
+        };
+        let (target, authority, path) = Target::parse(request.path.unwrap_or_default())?;
+        let mut lines = BytesMut::with_capacity(head.len() + ROOM_FOR_ID_AND_TIME);
+        lines.put_slice(method.as_str().as_bytes());
+        lines.put_slice(b" http://");
+        lines.put_slice(authority.as_bytes());
+        if !path.starts_with('/') {
+            lines.put_u8(b'/');
+        }
+        lines.put_slice(path.as_bytes());
+        lines.put_slice(b" HTTP/1.1\r\n");
         // The absolute URI wins over a Host that contradicts it (RFC 9112, section 3.2.2).
-        for name in [HOST, ID, SCRAPE_TIMEOUT_SECONDS] {
-            headers.remove(name);
+        put_header(&mut lines, &HOST, authority.as_bytes());
+        let mut timeout = None;
+        let named = headers::named_by_connection(request.headers);
+        for header in request.headers.iter() {
+            if header
+                .name
+                .eq_ignore_ascii_case(SCRAPE_TIMEOUT_SECONDS.as_str())
+            {
+                timeout = timeout.or_else(|| timeout::parse_bytes(header.value));
+            } else if !headers::ends_at_the_proxy(header.name)
+                && !headers::is_hop_by_hop(header.name, &named)
+            {
+                put_line(&mut lines, header.name, header.value);
+            }
         }
-        // A scrape has no body: what promised one would make the client wait for it.
-        headers.remove(http::header::CONTENT_LENGTH);
-        headers.remove(http::header::EXPECT);
-        Self {
+        Ok(Self {
             method,
-            uri,
-            headers,
-        }
+            target,
+            timeout,
+            lines,
+        })
     }
 
     /// Writes the instruction: this scrape under its id, with the time that is left.
     #[must_use]
     pub fn encode(&self, id: ScrapeId, left: Duration) -> Bytes {
-        let mut out = BytesMut::with_capacity(TYPICAL_INSTRUCTION);
-        out.put_slice(self.method.as_str().as_bytes());
-        out.put_u8(b' ');
-        let authority = self.uri.authority().map_or("", |a| a.as_str());
-        let host = authority.rsplit_once('@').map_or(authority, |(_, h)| h);
-        out.put_slice(self.uri.scheme_str().unwrap_or("http").as_bytes());
-        out.put_slice(b"://");
-        out.put_slice(host.as_bytes());
-        out.put_slice(
-            self.uri
-                .path_and_query()
-                .map_or("/", |p| p.as_str())
-                .as_bytes(),
-        );
-        out.put_slice(b" HTTP/1.1\r\n");
-        put_header(&mut out, &HOST, host.as_bytes());
-        put_headers(&mut out, &self.headers);
+        let mut out = BytesMut::with_capacity(self.lines.len() + ROOM_FOR_ID_AND_TIME);
+        out.put_slice(&self.lines);
         let mut buffer = [0; ScrapeId::LENGTH];
         put_header(&mut out, &ID, id.encode(&mut buffer).as_bytes());
-        put_header(
-            &mut out,
-            &SCRAPE_TIMEOUT_SECONDS,
-            timeout::format(left).as_bytes(),
-        );
+        let left = timeout::format(left);
+        put_header(&mut out, &SCRAPE_TIMEOUT_SECONDS, left.as_bytes());
         out.put_slice(b"\r\n");
         out.freeze()
     }
@@ -115,38 +147,35 @@ impl Instruction {
     }
 }
 
-/// What Prometheus 2.42 and 3 send fits in here without a second allocation.
-const TYPICAL_INSTRUCTION: usize = 640;
+/// What the id and the time add to a scrape.
+const ROOM_FOR_ID_AND_TIME: usize = 128;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn scrape(uri: &str, pairs: &[(&'static str, &'static str)]) -> Scrape {
-        let headers = pairs
-            .iter()
-            .map(|&(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
-            .collect();
-        Scrape::new(Method::GET, uri.parse().unwrap(), headers)
+    fn scrape(uri: &str, headers: &str) -> Result<Scrape, ScrapeError> {
+        Scrape::parse(format!("GET {uri} HTTP/1.1\r\n{headers}\r\n").as_bytes())
+    }
+
+    fn instruction(uri: &str, headers: &str) -> String {
+        let left = Duration::from_millis(9_500);
+        let bytes = scrape(uri, headers)
+            .unwrap()
+            .encode(ScrapeId::from(7), left);
+        String::from_utf8(bytes.to_vec()).unwrap()
     }
 
     #[test]
     fn an_instruction_is_a_request_in_absolute_form() {
-        let bytes = scrape(
-            "http://u:p@Node:9100/metrics?a=%5B%5D",
-            &[
-                ("host", "other"),
-                ("accept-encoding", "gzip"),
-                ("proxy-authorization", "Basic dTpw"),
-                ("connection", "close"),
-                ("id", "forged"),
-                ("x-prometheus-scrape-timeout-seconds", "10"),
-            ],
-        )
-        .encode(ScrapeId::from(7), Duration::from_millis(9_500));
         assert_eq!(
-            std::str::from_utf8(&bytes).unwrap(),
+            instruction(
+                "http://u:p@Node:9100/metrics?a=%5B%5D",
+                "Host: other\r\nAccept-Encoding: gzip\r\nProxy-Authorization: Basic dTpw\r\n\
+                 Connection: X-Hop, close\r\nx-hop: 1\r\nId: forged\r\nTE: trailers\r\n\
+                 Content-Length: 0\r\nx-prometheus-scrape-timeout-seconds: 10\r\n"
+            ),
             "GET http://Node:9100/metrics?a=%5B%5D HTTP/1.1\r\n\
              Host: Node:9100\r\n\
              Accept-Encoding: gzip\r\n\
@@ -157,9 +186,44 @@ mod tests {
     }
 
     #[test]
+    fn an_uri_without_a_path_gets_one() {
+        for (uri, line) in [
+            ("http://node", "GET http://node/ HTTP/1.1\r\n"),
+            ("http://node?a=b", "GET http://node/?a=b HTTP/1.1\r\n"),
+            ("HTTP://node/x#y", "GET http://node/x HTTP/1.1\r\n"),
+        ] {
+            assert!(instruction(uri, "").starts_with(line), "{uri}");
+        }
+    }
+
+    #[test]
+    fn the_time_is_read_where_it_is_usable() {
+        let time = |headers| scrape("http://node/", headers).unwrap().timeout;
+        assert_eq!(
+            time("X-Prometheus-Scrape-Timeout-Seconds: 9.5\r\n"),
+            Some(Duration::from_millis(9_500))
+        );
+        assert_eq!(time("X-Prometheus-Scrape-Timeout-Seconds: NaN\r\n"), None);
+        assert_eq!(time(""), None);
+    }
+
+    #[test]
+    fn what_is_no_scrape_is_refused() {
+        let post = Scrape::parse(b"POST http://node/ HTTP/1.1\r\n\r\n");
+        assert_eq!(post.unwrap_err(), ScrapeError::Method);
+        let half = Scrape::parse(b"GET http://node/ HTTP/1.1\r\n");
+        assert_eq!(half.unwrap_err(), MessageError::HeadUnfinished.into());
+        assert_eq!(
+            scrape("http://a..b/", "").unwrap_err(),
+            NameError::EmptyLabel.into()
+        );
+    }
+
+    #[test]
     fn an_instruction_needs_exactly_one_id() {
         let with = |ids: &str| {
-            Instruction::decode(&Bytes::from(format!("GET http://a/ HTTP/1.1\r\n{ids}\r\n")))
+            let text = format!("GET http://a/ HTTP/1.1\r\n{ids}\r\n");
+            Instruction::decode(&Bytes::from(text))
         };
         assert_eq!(with("").unwrap_err(), MessageError::Id);
         assert_eq!(with("Id: 1\r\nId: 2\r\n").unwrap_err(), MessageError::Id);
@@ -168,9 +232,8 @@ mod tests {
 
     #[test]
     fn half_a_head_is_no_instruction() {
-        let error =
-            Instruction::decode(&Bytes::from_static(b"GET http://a/ HTTP/1.1\r\nId: 1\r\n"))
-                .unwrap_err();
+        let half = Bytes::from_static(b"GET http://a/ HTTP/1.1\r\nId: 1\r\n");
+        let error = Instruction::decode(&half).unwrap_err();
         assert_eq!(error, MessageError::HeadUnfinished);
     }
 
@@ -180,7 +243,8 @@ mod tests {
             let uri = format!("http://node:9100{path}");
             prop_assume!(uri.parse::<Uri>().is_ok());
             let id = ScrapeId::from(id);
-            let bytes = scrape(&uri, &[("accept", "text/plain")]).encode(id, Duration::from_millis(left));
+            let scrape = scrape(&uri, "Accept: text/plain\r\n").unwrap();
+            let bytes = scrape.encode(id, Duration::from_millis(left));
             let back = Instruction::decode(&bytes).unwrap();
             prop_assert_eq!(back.uri.to_string(), uri);
             prop_assert_eq!(ScrapeId::parse(&back.id), Some(id));
@@ -188,7 +252,8 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_make_the_parsers_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            Scrape::parse(&bytes).ok();
             Instruction::decode(&Bytes::from(bytes)).ok();
         }
     }

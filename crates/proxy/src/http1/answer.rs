@@ -1,4 +1,4 @@
-//! Answers to polls and pushes, written as they go over the wire.
+//! Answers of the proxy itself, written as they go over the wire.
 
 use std::time::SystemTime;
 
@@ -15,11 +15,17 @@ pub(crate) struct Answer {
 impl Answer {
     /// Begins an answer. `keep_alive` says whether the connection goes on behind it.
     pub(crate) fn new(status: StatusCode, keep_alive: bool) -> Self {
+        let reason = status.canonical_reason().unwrap_or_default();
+        Self::with_reason(status, reason.as_bytes(), keep_alive)
+    }
+
+    /// Begins an answer with a reason phrase of its own.
+    pub(crate) fn with_reason(status: StatusCode, reason: &[u8], keep_alive: bool) -> Self {
         let mut bytes = BytesMut::with_capacity(TYPICAL_HEAD);
         bytes.put_slice(b"HTTP/1.1 ");
         bytes.put_slice(status.as_str().as_bytes());
         bytes.put_u8(b' ');
-        bytes.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+        bytes.put_slice(reason);
         bytes.put_slice(b"\r\nDate: ");
         bytes.put_slice(httpdate::fmt_http_date(SystemTime::now()).as_bytes());
         bytes.put_slice(b"\r\n");
@@ -33,6 +39,9 @@ impl Answer {
     pub(crate) fn challenge(self, status: StatusCode) -> Self {
         match status {
             StatusCode::UNAUTHORIZED => self.header("WWW-Authenticate", CHALLENGE),
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                self.header("Proxy-Authenticate", CHALLENGE)
+            }
             _ => self,
         }
     }

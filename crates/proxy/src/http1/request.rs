@@ -1,6 +1,8 @@
 //! The head of a request, as far as a connection must know it to decide who serves it.
 
-use http::header::AUTHORIZATION;
+use std::sync::LazyLock;
+
+use http::header::{AUTHORIZATION, HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pushprox_protocol::headers;
 use pushprox_protocol::message::response::Framing;
@@ -15,9 +17,11 @@ pub(crate) struct Request {
     pub(crate) body: Framing,
     /// Whether the connection may go on behind it.
     pub(crate) keep_alive: bool,
+    pub(crate) is_http_1_1: bool,
     /// Whether its sender waits for leave to send the body.
     pub(crate) expects_continue: bool,
-    /// The `Authorization` of a poll or a push, if there is any.
+    /// The credentials for the proxy, if there are any: the `Authorization` of a poll or a push, the
+    /// `Proxy-Authorization` of a scrape.
     pub(crate) credentials: Option<Box<HeaderMap>>,
 }
 
@@ -28,6 +32,8 @@ pub(crate) enum Kind {
     Poll { wait: Option<u32> },
     /// `POST /push`.
     Push,
+    /// Absolute form.
+    Scrape,
     /// Anything else, which hyper serves.
     Other,
 }
@@ -73,6 +79,7 @@ impl Request {
             body: Framing::Length(0),
             // Of HTTP/1.0 no connection goes on: nothing that speaks it here reuses one.
             keep_alive: is_http_1_1,
+            is_http_1_1,
             expects_continue: false,
             credentials: None,
         };
@@ -96,11 +103,11 @@ impl Request {
                     !options(header.value).any(|o| o.eq_ignore_ascii_case("close"));
             } else if is("expect") {
                 request.expects_continue = header.value.eq_ignore_ascii_case(b"100-continue");
-            } else if is("authorization") && request.kind != Kind::Other {
+            } else if let Some(name) = credentials(request.kind).filter(|name| is(name.as_str())) {
                 let value = HeaderValue::from_bytes(header.value)
                     .map_err(|_| BadRequest::Syntax(httparse::Error::HeaderValue))?;
                 let credentials = request.credentials.get_or_insert_default();
-                credentials.append(AUTHORIZATION, value);
+                credentials.append(name, value);
             } else if is("prefer")
                 && let Kind::Poll { wait: wait @ None } = &mut request.kind
             {
@@ -115,6 +122,12 @@ impl Request {
         Ok(Some(request))
     }
 
+    /// What it shows of its sender.
+    pub(crate) fn shown(&self) -> &HeaderMap {
+        static NOTHING: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+        self.credentials.as_deref().unwrap_or(&NOTHING)
+    }
+
     /// Whether anything of the request comes behind its head.
     pub(crate) fn has_body(&self) -> bool {
         self.body != Framing::Length(0)
@@ -122,13 +135,26 @@ impl Request {
 }
 
 fn kind(parsed: &httparse::Request<'_, '_>) -> Kind {
-    if parsed.method != Some("POST") {
-        return Kind::Other;
-    }
-    match parsed.path.map(|path| path.split('?').next()) {
-        Some(Some("/poll")) => Kind::Poll { wait: None },
-        Some(Some("/push")) => Kind::Push,
+    let path = parsed.path.unwrap_or_default();
+    match parsed.method {
+        // A tunnel is refused by whoever refuses the rest.
+        Some("CONNECT") => Kind::Other,
+        _ if path.contains("://") && !path.starts_with('/') => Kind::Scrape,
+        Some("POST") => match path.split('?').next() {
+            Some("/poll") => Kind::Poll { wait: None },
+            Some("/push") => Kind::Push,
+            _ => Kind::Other,
+        },
         _ => Kind::Other,
+    }
+}
+
+/// The header with the credentials for the proxy. hyper keeps that of the rest.
+fn credentials(kind: Kind) -> Option<HeaderName> {
+    match kind {
+        Kind::Poll { .. } | Kind::Push => Some(AUTHORIZATION),
+        Kind::Scrape => Some(PROXY_AUTHORIZATION),
+        Kind::Other => None,
     }
 }
 
@@ -171,8 +197,11 @@ mod tests {
             ("POST /push HTTP/1.0", Kind::Push),
             ("GET /poll HTTP/1.1", Kind::Other),
             ("POST /polls HTTP/1.1", Kind::Other),
-            ("POST http://proxy/poll HTTP/1.1", Kind::Other),
-            ("GET http://node/poll HTTP/1.1", Kind::Other),
+            ("POST http://proxy/poll HTTP/1.1", Kind::Scrape),
+            ("GET http://node/poll HTTP/1.1", Kind::Scrape),
+            ("HEAD HTTP://node HTTP/1.1", Kind::Scrape),
+            ("GET ftp://node/ HTTP/1.1", Kind::Scrape),
+            ("GET /x?u=http://node/ HTTP/1.1", Kind::Other),
             ("CONNECT node:443 HTTP/1.1", Kind::Other),
         ] {
             assert_eq!(

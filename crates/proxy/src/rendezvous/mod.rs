@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pushprox_protocol::message::request::Scrape;
-use pushprox_protocol::{Fqdn, ScrapeId, Target, timeout};
+use pushprox_protocol::{Fqdn, ScrapeId, timeout};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -156,20 +156,20 @@ impl Rendezvous {
         })
     }
 
-    /// Has `target` scraped by its client, within `timeout`.
+    /// Has a target scraped by its client, within `timeout`.
     ///
     /// Dropping the future forgets the scrape: it is not handed out any more, and a push for it
     /// is refused.
     pub(crate) async fn scrape(
         &self,
         id: ScrapeId,
-        target: Target,
         scrape: Scrape,
         timeout: Duration,
     ) -> Result<ScrapeAnswer, Failure> {
         let now = Instant::now();
         let deadline = now + timeout - timeout::answer_margin(timeout);
         let (handle, mut answer) = oneshot::channel();
+        let target = scrape.target.clone();
         let outgoing = Arc::new(Outgoing {
             scrape,
             arrived: now,

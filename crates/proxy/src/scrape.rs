@@ -1,0 +1,325 @@
+//! A scrape: Prometheus asks for a target in absolute form, and gets its client's answer.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{Method, StatusCode};
+use pushprox_daemon::guard::{Denied, Place};
+use pushprox_daemon::respond;
+use pushprox_protocol::message::body::{CHUNK_END, LAST_CHUNK, chunk_start};
+use pushprox_protocol::message::request::{Scrape, ScrapeError};
+use pushprox_protocol::message::response::Framing;
+use pushprox_protocol::{ScrapeId, Target};
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, warn};
+
+use crate::Proxy;
+use crate::access::{Peer, Role};
+use crate::answer::{BrokenPush, ScrapeAnswer};
+use crate::connection::left;
+use crate::error::Failure;
+use crate::http1::answer::Answer;
+use crate::http1::request::Request;
+use crate::http1::socket::Socket;
+
+/// How an answer could not be sent whole.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("the client's push broke off: {0}")]
+    Push(#[from] BrokenPush),
+    #[error("Prometheus hung up before it had all of the answer")]
+    HungUp(#[from] io::Error),
+}
+
+/// Has the target scraped by its client. The socket comes back where more requests may follow on it.
+pub(crate) async fn serve(
+    mut socket: Socket,
+    request: Request,
+    peer: &Peer,
+    proxy: &Arc<Proxy>,
+) -> Option<Socket> {
+    let head = socket.split_ahead(request.head);
+    let parsed = Scrape::parse(&head);
+    drop(head);
+    socket.settle(&proxy.buffers);
+    let keep_alive = request.keep_alive && !request.has_body();
+    let access = &proxy.access;
+    let admitted = access.admit(peer, Role::Scraper, request.shown(), Place::Proxied);
+    let grant = match admitted.await {
+        Ok(grant) => grant,
+        Err(denied) => return deny(socket, &denied, keep_alive, proxy).await,
+    };
+    let scrape = match parsed {
+        Ok(scrape) => scrape,
+        Err(error) => return refuse(socket, error.into(), keep_alive, proxy).await,
+    };
+    if !grant.may_reach(&scrape.target) {
+        let (who, target) = (&grant.identity, &scrape.target);
+        let denied = Denied::NotAllowed(format!("{who} may not scrape {target}"));
+        access.turn_away(peer, &denied);
+        return deny(socket, &denied, keep_alive, proxy).await;
+    }
+    drop(grant);
+    let timeout = proxy.timeouts.clamp(scrape.timeout);
+    let mut report = Report::new(ScrapeId::random(), scrape.target.clone());
+    let deadline = report.started + timeout;
+    let method = scrape.method.clone();
+    let answered = tokio::select! {
+        biased;
+        // A scrape whose Prometheus has hung up is forgotten.
+        () = left(&mut socket, proxy) => return None,
+        answered = proxy.rendezvous.scrape(report.id, scrape, timeout) => answered,
+    };
+    let answer = match answered {
+        Ok(answer) => answer,
+        Err(failure) => {
+            report.end(&failure);
+            return tell(socket, &failure, keep_alive, proxy).await;
+        }
+    };
+    report.status = answer.head.status.as_u16();
+    proxy.metrics.proxied(answer.head.status);
+    let ends_with_connection = ends_with_connection(&answer, &method, &request);
+    let sent = send(&mut socket, answer, &method, &request, &mut report, proxy);
+    // Whatever its client or Prometheus do, nothing of a scrape outlasts its time.
+    match timeout_at(deadline, sent).await {
+        Ok(Ok(())) => report.answered(),
+        Ok(Err(error)) => {
+            report.end(&error);
+            socket.stream().reset();
+            return None;
+        }
+        Err(_) => {
+            report.end(&"the time was up before Prometheus had all of the answer");
+            socket.stream().reset();
+            return None;
+        }
+    }
+    if keep_alive && !ends_with_connection {
+        return Some(socket);
+    }
+    // A Prometheus that does not take the end of the connection is left alone.
+    socket.shutdown().await.ok();
+    None
+}
+
+/// Answers what is no scrape at all.
+async fn refuse(
+    socket: Socket,
+    failure: Failure,
+    keep_alive: bool,
+    proxy: &Proxy,
+) -> Option<Socket> {
+    warn!(outcome = %failure, "a scrape is refused");
+    tell(socket, &failure, keep_alive, proxy).await
+}
+
+/// Turns Prometheus away.
+async fn deny(socket: Socket, denied: &Denied, keep_alive: bool, proxy: &Proxy) -> Option<Socket> {
+    let (status, text) = (denied.status(Place::Proxied), denied.told(Place::Proxied));
+    say(socket, status, &text, keep_alive, proxy).await
+}
+
+/// Tells Prometheus of a failure.
+async fn tell(
+    socket: Socket,
+    failure: &Failure,
+    keep_alive: bool,
+    proxy: &Proxy,
+) -> Option<Socket> {
+    let text = failure.to_string();
+    say(socket, failure.status(), &text, keep_alive, proxy).await
+}
+
+/// Answers with a reason phrase, which is what Prometheus shows.
+async fn say(
+    mut socket: Socket,
+    status: StatusCode,
+    text: &str,
+    keep_alive: bool,
+    proxy: &Proxy,
+) -> Option<Socket> {
+    proxy.metrics.proxied(status);
+    let reason = respond::reason_phrase(text);
+    let answer = Answer::with_reason(status, reason.as_bytes(), keep_alive).challenge(status);
+    socket
+        .write(&answer.text(format!("{text}\n").as_bytes()))
+        .await
+        .ok()?;
+    if keep_alive {
+        return Some(socket);
+    }
+    socket.shutdown().await.ok();
+    None
+}
+
+/// Whether the end of the answer can be told by nothing but the end of the connection.
+fn ends_with_connection(answer: &ScrapeAnswer, method: &Method, request: &Request) -> bool {
+    !matches!(answer.framing, Framing::Length(_)) && *method != Method::HEAD && !request.is_http_1_1
+}
+
+/// Sends an answer as it comes. What has been sent is whole only if this ends well.
+async fn send(
+    socket: &mut Socket,
+    answer: ScrapeAnswer,
+    method: &Method,
+    request: &Request,
+    report: &mut Report,
+    proxy: &Proxy,
+) -> Result<(), Broken> {
+    let is_chunked = !matches!(answer.framing, Framing::Length(_)) && request.is_http_1_1;
+    let ScrapeAnswer {
+        head,
+        framing,
+        mut body,
+    } = answer;
+    let length = match framing {
+        _ if *method == Method::HEAD => head.length(),
+        Framing::Length(_) if head.length().is_none() => None,
+        Framing::Length(length) => Some(length),
+        Framing::Chunked | Framing::ToEnd => None,
+    };
+    let has_date = head.has_date();
+    let mut head = head.into_lines();
+    if !has_date {
+        put(
+            &mut head,
+            "Date",
+            &httpdate::fmt_http_date(SystemTime::now()),
+        );
+    }
+    match length {
+        Some(length) => put(&mut head, "Content-Length", &length.to_string()),
+        None if is_chunked => put(&mut head, "Transfer-Encoding", "chunked"),
+        None => {}
+    }
+    if !request.keep_alive || request.has_body() {
+        put(&mut head, "Connection", "close");
+    }
+    head.put_slice(b"\r\n");
+
+    // The head goes out with the first of the body, and each chunk with its frame.
+    let mut head = Some(head.freeze());
+    loop {
+        let piece = match body.ready_piece() {
+            Some(piece) => piece?,
+            None => {
+                if let Some(head) = head.take() {
+                    write(socket, [head, Bytes::new(), Bytes::new()]).await?;
+                }
+                tokio::select! {
+                    biased;
+                    () = left(socket, proxy) => return Err(hung_up().into()),
+                    piece = body.piece() => piece?,
+                }
+            }
+        };
+        let before = head.take().unwrap_or_default();
+        let Some(data) = piece else {
+            let last = Bytes::from_static(if is_chunked { LAST_CHUNK } else { b"" });
+            write(socket, [before, last, Bytes::new()]).await?;
+            return Ok(());
+        };
+        report.bytes += data.len() as u64;
+        if is_chunked {
+            let mut before = BytesMut::from(before);
+            before.put_slice(&chunk_start(data.len()));
+            write(
+                socket,
+                [before.freeze(), data, Bytes::from_static(CHUNK_END)],
+            )
+            .await?;
+        } else {
+            write(socket, [before, data, Bytes::new()]).await?;
+        }
+    }
+}
+
+fn put(lines: &mut BytesMut, name: &str, value: &str) {
+    lines.put_slice(name.as_bytes());
+    lines.put_slice(b": ");
+    lines.put_slice(value.as_bytes());
+    lines.put_slice(b"\r\n");
+}
+
+/// Writes parts in one go, as far as the socket takes them. The caller's deadline bounds the wait.
+async fn write(socket: &mut Socket, parts: [Bytes; 3]) -> io::Result<()> {
+    let mut slices = parts.each_ref().map(|part| IoSlice::new(part));
+    let mut rest: &mut [IoSlice<'_>] = &mut slices;
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        let written = poll_fn(|cx| socket.stream_mut().poll_write_vectored(cx, rest)).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        IoSlice::advance_slices(&mut rest, written);
+    }
+    poll_fn(|cx| socket.stream_mut().poll_flush(cx)).await
+}
+
+fn hung_up() -> io::Error {
+    io::ErrorKind::UnexpectedEof.into()
+}
+
+impl From<ScrapeError> for Failure {
+    fn from(error: ScrapeError) -> Self {
+        match error {
+            ScrapeError::Method => Self::Method,
+            ScrapeError::Target(name) => Self::Target(name),
+            ScrapeError::Message(_) => Self::Target(pushprox_protocol::fqdn::NameError::Uri),
+        }
+    }
+}
+
+/// One scrape's line in the log, written when it ends, whichever way.
+#[derive(Debug)]
+struct Report {
+    id: ScrapeId,
+    target: Target,
+    started: Instant,
+    status: u16,
+    bytes: u64,
+    is_told: bool,
+}
+
+impl Report {
+    fn new(id: ScrapeId, target: Target) -> Self {
+        Self {
+            id,
+            target,
+            started: Instant::now(),
+            status: 0,
+            bytes: 0,
+            is_told: false,
+        }
+    }
+
+    /// The answer has been passed on whole.
+    fn answered(&mut self) {
+        self.is_told = true;
+        let (status, bytes, duration) = (self.status, self.bytes, self.started.elapsed());
+        if (200..300).contains(&status) {
+            debug!(scrape_id = %self.id, fqdn = %self.target, outcome = "answered", status, bytes, ?duration, "scrape");
+        } else {
+            warn!(scrape_id = %self.id, fqdn = %self.target, outcome = "the target is unhealthy", status, bytes, ?duration, "scrape");
+        }
+    }
+
+    /// It has ended in a failure.
+    fn end(&mut self, outcome: &dyn std::fmt::Display) {
+        self.is_told = true;
+        let duration = self.started.elapsed();
+        warn!(scrape_id = %self.id, fqdn = %self.target, %outcome, bytes = self.bytes, ?duration, "scrape");
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if !self.is_told {
+            self.end(&"Prometheus hung up before it had the answer");
+        }
+    }
+}
