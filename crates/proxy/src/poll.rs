@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use pushprox_daemon::guard::{Denied, Place};
 use pushprox_protocol::Fqdn;
 use pushprox_protocol::fqdn::NameError;
@@ -80,19 +80,18 @@ type Later<'a> = Pin<Box<dyn Future<Output = Result<Parked, Option<Socket>>> + S
 /// for it is not to be kept by those that wait.
 pub(crate) fn accept<'a>(
     socket: Socket,
-    mut request: Request,
+    request: Request,
     preferred: Option<u32>,
     peer: &'a Peer,
     proxy: &'a Arc<Proxy>,
 ) -> Result<Parked, Later<'a>> {
     let since = Instant::now();
     let wait = Wait::granted(preferred, proxy.poll_max_wait);
-    let shown = request.credentials.take();
     let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
     let register = move |name: Fqdn, member: Option<Box<Member>>, body: RequestBody| {
         let parked = proxy.rendezvous.park(&name, wait.duration());
         let Some(poll) = parked else {
-            return Err(body);
+            return Err(Box::new(body));
         };
         let mut socket = body.into_socket();
         socket.settle(&proxy.buffers);
@@ -112,16 +111,15 @@ pub(crate) fn accept<'a>(
     let refused = match arrived {
         Some(Ok(name)) => match register(name, None, body) {
             Ok(parked) => return Ok(parked),
-            Err(body) => (Refusal::Full, body),
+            Err(body) => (Refusal::Full, *body),
         },
         Some(Err(refusal)) => (refusal, body),
         None => {
             return Err(Box::pin(async move {
-                let shown = shown.unwrap_or_default();
-                let (refusal, body) = match join(&mut body, &request, &shown, peer, proxy).await {
+                let (refusal, body) = match join(&mut body, &request, peer, proxy).await {
                     Ok((name, member)) => match register(name, member, body) {
                         Ok(parked) => return Ok(parked),
-                        Err(body) => (Refusal::Full, body),
+                        Err(body) => (Refusal::Full, *body),
                     },
                     Err(refusal) => (refusal, body),
                 };
@@ -139,13 +137,14 @@ pub(crate) fn accept<'a>(
 async fn join(
     body: &mut RequestBody,
     request: &Request,
-    shown: &HeaderMap,
     peer: &Peer,
     proxy: &Proxy,
 ) -> Result<(Fqdn, Option<Box<Member>>), Refusal> {
     let access = &proxy.access;
     let generation = access.generation();
-    let grant = access.admit(peer, Role::Client, shown, Place::Own).await?;
+    let grant = access
+        .admit(peer, Role::Client, request.shown(), Place::Own)
+        .await?;
     let name = read_name(body, request).await?;
     if !grant.may_register(name.as_ref()) {
         let denied = Denied::NotAllowed(format!("{} may not register {name}", grant.identity));

@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use pushprox_protocol::message::body::{BodyDecoder, BodyError, Piece};
 
-use super::buffers::Buffers;
+use tokio_util::io::poll_read_buf;
+
+use super::buffers::{self, Buffers};
 use super::request::Request;
 use super::socket::Socket;
 
@@ -16,6 +18,9 @@ use super::socket::Socket;
 pub(crate) struct RequestBody {
     socket: Socket,
     buffers: Arc<Buffers>,
+    /// What the last bytes were read into. By the time of the next read they are gone, and it is
+    /// still in the processor's cache.
+    buffer: BytesMut,
     framing: BodyDecoder,
     /// What has been read and is not decoded yet.
     arrived: Bytes,
@@ -37,10 +42,11 @@ impl RequestBody {
     pub(crate) fn new(mut socket: Socket, request: &Request, buffers: Arc<Buffers>) -> Self {
         socket.split_ahead(request.head);
         let arrived = socket.split_ahead(usize::MAX).freeze();
-        socket.settle(&buffers);
+        let buffer = socket.take_buffer();
         Self {
             socket,
             buffers,
+            buffer,
             framing: BodyDecoder::new(request.body),
             arrived,
         }
@@ -65,11 +71,23 @@ impl RequestBody {
                 Piece::End => return Poll::Ready(Ok(None)),
                 Piece::NeedMore => {}
             }
-            self.arrived = ready!(self.socket.poll_next(cx, &self.buffers))?;
-            if self.arrived.is_empty() {
+            if ready!(self.poll_read(cx))? == 0 {
                 return Poll::Ready(Err(BrokenBody::BrokeOff));
             }
         }
+    }
+
+    /// Reads what comes next. A wait holds no buffer.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.buffer.try_reclaim(buffers::SIZE) {
+            self.buffer = self.buffers.take();
+        }
+        let read = poll_read_buf(self.socket.stream_mut(), cx, &mut self.buffer);
+        match read {
+            Poll::Pending => self.buffers.give(std::mem::take(&mut self.buffer)),
+            Poll::Ready(_) => self.arrived = self.buffer.split().freeze(),
+        }
+        read
     }
 
     /// As [`RequestBody::poll_piece`]. Cancel safe.
@@ -116,6 +134,10 @@ impl RequestBody {
     pub(crate) fn into_socket(self) -> Socket {
         let mut socket = self.socket;
         socket.put_back(&self.arrived);
+        drop(self.arrived);
+        if self.buffer.capacity() > 0 {
+            self.buffers.give(self.buffer);
+        }
         socket
     }
 }

@@ -38,7 +38,7 @@ impl Buffers {
 }
 
 /// What one read takes at the most.
-pub(crate) const SIZE: usize = 256 * 1024;
+pub(crate) const SIZE: usize = 128 * 1024;
 
 /// As many as are in use at once under a load that fills a machine. More are made, and freed again.
 const KEPT: usize = 32;

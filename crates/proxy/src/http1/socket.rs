@@ -2,10 +2,10 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -61,6 +61,11 @@ impl Socket {
         self.ahead.split_to(length.min(self.ahead.len()))
     }
 
+    /// Takes the buffer of what was read ahead, which must have been used.
+    pub(crate) fn take_buffer(&mut self) -> BytesMut {
+        std::mem::take(&mut self.ahead)
+    }
+
     /// Puts bytes that were used too early back in front.
     pub(crate) fn put_back(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
@@ -101,20 +106,6 @@ impl Socket {
     /// As [`Socket::poll_fill`]. Cancel safe.
     pub(crate) async fn fill(&mut self, buffers: &Buffers) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_fill(cx, buffers)).await
-    }
-
-    /// Reads the next bytes past what was read ahead, which must have been used. Empty at the end.
-    pub(crate) fn poll_next(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffers: &Buffers,
-    ) -> Poll<io::Result<Bytes>> {
-        let mut buffer = buffers.take();
-        let read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut buffer);
-        let bytes = buffer.split().freeze();
-        buffers.give(buffer);
-        ready!(read)?;
-        Poll::Ready(Ok(bytes))
     }
 
     /// Writes all of `bytes`, to a peer that takes them in time.
@@ -196,9 +187,6 @@ mod tests {
         assert_eq!(socket.ahead(), b"bcdef");
         socket.split_ahead(99);
         socket.settle(&buffers);
-        peer.write_all(b"gh").await.unwrap();
-        let next = std::future::poll_fn(|cx| socket.poll_next(cx, &buffers)).await;
-        assert_eq!(next.unwrap(), "gh");
         drop(peer);
         assert_eq!(socket.fill(&buffers).await.unwrap(), 0);
     }
