@@ -36,7 +36,7 @@ async fn the_readme_has_every_flag_and_no_other() {
     let readme = file("README.md");
     let mentioned = flags(&readme);
     let mut known = BTreeSet::new();
-    for name in ["proxy", "client"] {
+    for name in ["proxy", "client", "discovery"] {
         let mut command = binary(name);
         command.arg("-h");
         known.extend(flags(&run(command).await.stdout));

@@ -1,0 +1,164 @@
+//! The command line, as the operator types it.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Parser;
+use pushprox_daemon::cli::positive_go_duration;
+use pushprox_daemon::listen::{AddressError, ListenAddress};
+use pushprox_daemon::logging::LogArgs;
+
+use crate::index::PortChoice;
+use crate::render::JobName;
+use crate::urls::{ProxyUrl, ReloadUrl};
+
+/// Runs beside Prometheus in Kubernetes: finds every PushProx proxy and every client, and keeps
+/// Prometheus's configuration up to date.
+#[derive(Debug, Parser)]
+#[command(name = "discovery")]
+pub struct Args {
+    /// URL by which Prometheus is told to reload; empty for never.
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://localhost:9090/-/reload",
+        hide_env_values = true
+    )]
+    pub reloadurl: ReloadUrl,
+
+    /// The configuration without proxies, which is not changed.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/prometheus/prometheus.yaml.base"
+    )]
+    pub source: PathBuf,
+
+    /// The configuration with proxies, which is written.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/prometheus/prometheus.yaml"
+    )]
+    pub target: PathBuf,
+
+    /// Namespace of the proxies' services; empty for all.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub namespace: String,
+
+    /// Label that the proxies' services have.
+    #[arg(long, value_name = "NAME")]
+    pub labelname: Option<String>,
+
+    /// Value of that label.
+    #[arg(long, value_name = "VALUE")]
+    pub labelvalue: Option<String>,
+
+    /// Any selector for the labels of the services, instead of that pair.
+    #[arg(long, value_name = "SELECTOR", conflicts_with_all = ["labelname", "labelvalue"])]
+    pub label_selector: Option<String>,
+
+    /// The proxy's port by name or number [default: the one named http, or the only one].
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<PortChoice>,
+
+    /// What is written.
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: Mode,
+
+    /// Folder for the files with the clients, under the same path for Prometheus.
+    #[arg(long, value_name = "FOLDER", default_value = "/prometheus")]
+    pub sd_dir: PathBuf,
+
+    /// What scrape configs are called.
+    #[arg(long, value_enum, default_value_t)]
+    pub job_name: JobName,
+
+    /// YAML file with settings for each scrape config, such as scrape_interval.
+    #[arg(long, value_name = "FILE")]
+    pub job_template: Option<PathBuf>,
+
+    /// How often proxies are asked for their clients, in whole seconds.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = positive_go_duration)]
+    pub resync_interval: Duration,
+
+    /// How long Kubernetes has for its first answer.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = positive_go_duration)]
+    pub sync_timeout: Duration,
+
+    /// How proxies are reached: host and port are replaced by each proxy's, scheme, credentials and
+    /// path stay. Over https the host is the name that their certificates have.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PROXY_URL",
+        hide_env_values = true,
+        default_value = "http://proxy/"
+    )]
+    pub proxy_url: ProxyUrl,
+
+    /// File with the certificates to trust the proxies by, instead of the system's (PEM).
+    #[arg(long = "tls.cacert", value_name = "FILE")]
+    pub tls_cacert: Option<PathBuf>,
+
+    /// File with a certificate to show to the proxies (PEM).
+    #[arg(long = "tls.cert", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// File with the key of that certificate (PEM).
+    #[arg(long = "tls.key", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// File that tells how to reach the Kubernetes API from outside a cluster.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Do everything once and end; the exit code is 0 if Prometheus has it all.
+    #[arg(long)]
+    pub once: bool,
+
+    /// Address for /metrics, /-/healthy and /-/ready; empty for none.
+    #[arg(long, value_name = "ADDRESS", default_value = ":9370")]
+    pub metrics_addr: MetricsAddress,
+
+    /// File with TLS, users, headers and a rate limit for that address, in the format of
+    /// Prometheus's exporters.
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
+
+    /// Name of the logger, in each line of the log.
+    #[arg(long, value_name = "NAME", default_value = "discovery")]
+    pub loggername: String,
+
+    /// How the log is written.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Values of `--mode`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// The target is the source with a scrape config per proxy.
+    #[default]
+    Config,
+    /// The target is a file for Prometheus's scrape_config_files.
+    ScrapeConfigs,
+    /// As config, but Prometheus asks the proxies itself.
+    HttpSd,
+}
+
+/// The value of `--metrics-addr`, where nothing means nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsAddress(pub Option<ListenAddress>);
+
+impl FromStr for MetricsAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        match text {
+            "" => Ok(Self(None)),
+            _ => text.parse().map(|address| Self(Some(address))),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Discovery: runs beside Prometheus in Kubernetes, and keeps its configuration up to date with
+//! every proxy and every client.
+//!
+//! What flows, from left to right, each arrow a channel that holds no more than it must:
+//!
+//! ```text
+//! watch ──events──▶ tracker ──the newest snapshot──▶ publish ──▶ files, Prometheus
+//!                      ▲ │
+//!           answers ───┘ └──▶ questions to proxies (fetch)
+//! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cli`], [`config`], [`urls`] | the flags, and what they come to |
+//! | [`watch`], [`trouble`], [`slices`] | the Kubernetes API: events, and what is wrong with it |
+//! | [`index`] | pure: events to the set of proxies |
+//! | [`fetch`], [`listing`], [`answers`] | asking proxies; what they say; the last good of it |
+//! | [`placement`] | pure: which proxy a client is scraped through |
+//! | [`tracker`] | the hub: what is known, and when it is handed on |
+//! | [`render`], [`template`], [`base`] | pure: scrape configs, and their way into the operator's text |
+//! | [`source`], [`files`], [`writer`] | the files that are read and written, whole at any moment |
+//! | [`reload`], [`publish`] | Prometheus: reload, refusal, the way back |
+
+pub mod answers;
+pub mod backoff;
+pub mod base;
+pub mod cli;
+pub mod config;
+pub mod fetch;
+pub mod files;
+pub mod index;
+pub mod listing;
+pub mod metrics;
+pub mod placement;
+pub mod publish;
+pub mod reload;
+pub mod render;
+pub mod slices;
+pub mod source;
+pub mod template;
+pub mod told;
+pub mod tracker;
+pub mod trouble;
+pub mod urls;
+pub mod watch;
+pub mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pushprox_daemon::listen::ListenAddress;
+use pushprox_daemon::metrics::Registry;
+use pushprox_daemon::web::Web;
+use pushprox_daemon::{Shutdown, admin};
+use tokio::sync::{mpsc, watch as latest};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::index::Index;
+use crate::metrics::Metrics;
+use crate::publish::Publisher;
+use crate::tracker::{Knowledge, Tracker};
+use crate::watch::Watch;
+
+/// Runs until the shutdown begins, or once.
+///
+/// # Errors
+///
+/// It could not start; and of a single run, whatever keeps Prometheus from having it all.
+pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    let mut registry = Registry::new();
+    let metrics = Metrics::register(&mut registry);
+    let web = Arc::new(Web::load(config.web_config)?);
+    let (events, heard) = mpsc::channel(EVENTS);
+    let (knowledge, known) = latest::channel(Knowledge::default());
+    let watch = Watch::new(config.watch, events, metrics.clone());
+    watch.check().await?;
+    let mut tracker = Tracker::new(
+        Index::new(config.port),
+        config.fetcher,
+        config.times,
+        metrics.clone(),
+        knowledge,
+    );
+    for (proxy, listing) in config.publish.files.listings() {
+        tracker.restore(proxy, listing);
+    }
+    let publisher = Publisher::new(config.publish, metrics, shutdown.token().clone())?;
+    let is_ready = Arc::new(AtomicBool::new(false));
+    if let Some(address) = config.metrics_address.filter(|_| !config.once) {
+        web.guard.register(&mut registry);
+        let (watched, until) = (Arc::clone(&web), shutdown.clone());
+        shutdown.spawn(async move { watched.watch(until).await });
+        serve_own_pages(&address, registry, Arc::clone(&is_ready), web, &shutdown).await;
+    }
+    info!(version = pushprox_daemon::VERSION, "discovery started");
+    shutdown.spawn(watch.run(shutdown.clone()));
+    shutdown.spawn(tracker.run(heard, shutdown.clone()));
+    let result = if config.once {
+        let result = once(publisher, known, &shutdown).await;
+        shutdown.begin();
+        result
+    } else {
+        let published = move || is_ready.store(true, Ordering::Relaxed);
+        shutdown.spawn(publisher.run(known, published));
+        shutdown.cancelled().await;
+        Ok(())
+    };
+    shutdown.drain(GRACE_PERIOD).await;
+    info!("discovery stopped");
+    result
+}
+
+async fn once(
+    mut publisher: Publisher,
+    mut known: latest::Receiver<Knowledge>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let told = known.wait_for(|knowledge| !matches!(knowledge, Knowledge::Waiting));
+    let knowledge = tokio::select! {
+        told = told => told.map(|knowledge| knowledge.clone()).unwrap_or_default(),
+        () = shutdown.cancelled() => anyhow::bail!("stopped before everything was done"),
+    };
+    let Knowledge::Known(snapshot) = knowledge else {
+        anyhow::bail!("Kubernetes has not said in time which proxies there are");
+    };
+    publisher.publish(&snapshot).await?;
+    Ok(())
+}
+
+/// A port that is taken keeps nobody from being found.
+async fn serve_own_pages(
+    address: &ListenAddress,
+    registry: Registry,
+    is_ready: Arc<AtomicBool>,
+    web: Arc<Web>,
+    shutdown: &Shutdown,
+) {
+    match address.bind().await {
+        Ok(listener) => {
+            if let Ok(address) = listener.local_addr() {
+                info!(%address, "listening");
+            }
+            let ready = move || is_ready.load(Ordering::Relaxed);
+            shutdown.spawn(admin::serve_with(
+                listener,
+                Arc::new(registry),
+                ready,
+                web,
+                shutdown.clone(),
+            ));
+        }
+        Err(error) => warn!(%error, "discovery runs without its own /metrics"),
+    }
+}
+
+/// Events that may wait; the watch waits when there are more.
+const EVENTS: usize = 64;
+const GRACE_PERIOD: Duration = Duration::from_secs(5);

@@ -1,0 +1,207 @@
+//! URLs from the command line, whose credentials are never shown.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use url::{Host, Url};
+
+/// Why a text is not the URL that a flag wants. The text is not repeated: it may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// Not a URL, or of another scheme.
+    #[error("the URL is not an http or https URL; write {0}")]
+    Scheme(&'static str),
+    /// It has a part that means nothing here.
+    #[error("the URL has a query or a fragment; leave it out")]
+    Query,
+    /// Certificates are for names.
+    #[error(
+        "over https the host must be the name that the proxies' certificates have, not an address"
+    )]
+    Address,
+}
+
+/// How proxies are reached, from `--proxy-url`: scheme, credentials and path are the same for all
+/// of them, host and port are each one's own. Over TLS the host is the name of their certificates.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyUrl(Url);
+
+/// Where Prometheus is told to reload, from `-reloadurl`; empty for nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ReloadUrl(pub Option<Url>);
+
+impl ProxyUrl {
+    /// The URL of a proxy as Prometheus wants it in a scrape config.
+    #[must_use]
+    pub fn at(&self, proxy: SocketAddr) -> String {
+        let mut url = self.with_address(proxy);
+        url.set_path("/");
+        url.into()
+    }
+
+    /// Where a proxy lists its clients, without credentials.
+    #[must_use]
+    pub fn clients(&self, proxy: SocketAddr) -> Url {
+        let mut url = self.with_address(proxy);
+        // It has a host, so that neither can fail.
+        url.set_username("").ok();
+        url.set_password(None).ok();
+        let prefix = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{prefix}/clients"));
+        url
+    }
+
+    /// User and password, decoded.
+    #[must_use]
+    pub fn credentials(&self) -> Option<(String, String)> {
+        let decode = |text| {
+            percent_encoding::percent_decode_str(text)
+                .decode_utf8_lossy()
+                .into_owned()
+        };
+        let (user, password) = (self.0.username(), self.0.password());
+        let has_any = !user.is_empty() || password.is_some();
+        has_any.then(|| (decode(user), decode(password.unwrap_or_default())))
+    }
+
+    /// The name in the proxies' certificates, if they have TLS.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        self.0.host_str().filter(|_| self.0.scheme() == "https")
+    }
+
+    fn with_address(&self, proxy: SocketAddr) -> Url {
+        let mut url = self.0.clone();
+        url.set_ip_host(proxy.ip()).ok();
+        url.set_port(Some(proxy.port())).ok();
+        url
+    }
+}
+
+impl FromStr for ProxyUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let url = http_url(text, "http://proxy/ or https://name-in-certificate/")?;
+        if url.scheme() == "https" && !matches!(url.host(), Some(Host::Domain(_))) {
+            return Err(UrlError::Address);
+        }
+        Ok(Self(url))
+    }
+}
+
+impl FromStr for ReloadUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        http_url(text, "http://localhost:9090/-/reload").map(|url| Self(Some(url)))
+    }
+}
+
+impl fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.0))
+    }
+}
+
+impl fmt::Debug for ReloadUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.as_ref().map(shown).unwrap_or_default())
+    }
+}
+
+/// A URL without its credentials.
+#[must_use]
+pub fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_username("").ok();
+    url.set_password(None).ok();
+    url.into()
+}
+
+fn http_url(text: &str, example: &'static str) -> Result<Url, UrlError> {
+    let url = Url::parse(text.trim()).map_err(|_| UrlError::Scheme(example))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(UrlError::Scheme(example));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(UrlError::Query);
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_has_its_own_host_and_port_and_the_rest_of_all() {
+        for (text, address, at, clients) in [
+            (
+                "http://proxy",
+                "10.0.0.1:80",
+                "http://10.0.0.1/",
+                "http://10.0.0.1/clients",
+            ),
+            (
+                "http://u:p@x:1/a/",
+                "[fd00::1]:8080",
+                "http://u:p@[fd00::1]:8080/",
+                "http://[fd00::1]:8080/a/clients",
+            ),
+            (
+                "https://proxy.svc/",
+                "10.0.0.1:443",
+                "https://10.0.0.1/",
+                "https://10.0.0.1/clients",
+            ),
+        ] {
+            let url: ProxyUrl = text.parse().unwrap();
+            let address = address.parse().unwrap();
+            assert_eq!(url.at(address), at);
+            assert_eq!(url.clients(address).as_str(), clients);
+        }
+        let url: ProxyUrl = "https://us%40er:p%3Aw@Proxy.svc/".parse().unwrap();
+        assert_eq!(
+            url.credentials(),
+            Some(("us@er".to_owned(), "p:w".to_owned()))
+        );
+        assert_eq!(url.server_name(), Some("proxy.svc"));
+        assert_eq!(
+            "http://proxy".parse::<ProxyUrl>().unwrap().server_name(),
+            None
+        );
+    }
+
+    #[test]
+    fn what_is_no_such_url_is_refused_without_showing_it() {
+        for text in [
+            "",
+            "proxy:8080",
+            "u:secret@proxy",
+            "ftp://secret@x/",
+            "http://",
+        ] {
+            let error = text.parse::<ProxyUrl>().unwrap_err();
+            assert!(matches!(error, UrlError::Scheme(_)), "{text}");
+            assert!(!error.to_string().contains("secret"));
+        }
+        assert_eq!("http://x/?a".parse::<ReloadUrl>(), Err(UrlError::Query));
+        assert_eq!(
+            "https://10.0.0.1/".parse::<ProxyUrl>(),
+            Err(UrlError::Address)
+        );
+        assert_eq!("".parse::<ReloadUrl>(), Ok(ReloadUrl(None)));
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let proxy: ProxyUrl = "http://user:secret@x/".parse().unwrap();
+        let reload: ReloadUrl = "http://user:secret@x/".parse().unwrap();
+        assert_eq!(format!("{proxy:?} {reload:?}"), "http://x/ http://x/");
+    }
+}
