@@ -15,6 +15,9 @@ pub enum PullError {
     /// The instruction is no scrape.
     #[error("method {0} is not one of GET and HEAD")]
     Method(Method),
+    /// The instruction is none that can be carried out.
+    #[error("the scrape did not reach the client as it should: {0}")]
+    Instruction(#[source] MessageError),
     /// As many scrapes are in hand as the client takes.
     #[error("client is busy with {0} scrapes already")]
     Busy(usize),
@@ -83,6 +86,7 @@ impl PullError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Instruction(_) => StatusCode::BAD_REQUEST,
             Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable { .. } | Self::NoAnswer { .. } | Self::Informational { .. } => {
                 StatusCode::BAD_GATEWAY

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use pushprox_protocol::Fqdn;
 use pushprox_protocol::message::request::Instruction;
 use pushprox_protocol::timeout::{ScrapeTimeouts, answer_margin};
@@ -56,37 +56,44 @@ impl Executor {
         self.metrics.scrapes.inc();
         let deadlines = Deadlines::new(received, self.timeouts.resolve(&instruction.headers));
         let pulled = self.scraper.pull(&instruction, deadlines.pull).await;
-        self.finish(instruction, pulled, received, deadlines).await;
+        let Instruction { method, id, .. } = instruction;
+        self.finish(&method, &id, pulled, received, deadlines.push)
+            .await;
     }
 
-    /// Tells the proxy that this client has no room for the scrape.
-    pub async fn turn_down(&self, instruction: Instruction, received: Instant, limit: usize) {
+    /// Tells the proxy at once that nothing will be pulled for the scrape with this id, and why.
+    pub async fn turn_down(
+        &self,
+        method: &Method,
+        id: &HeaderValue,
+        why: PullError,
+        received: Instant,
+    ) {
         self.metrics.scrapes.inc();
-        let deadlines = Deadlines::new(received, self.timeouts.resolve(&instruction.headers));
-        let busy = Err(PullError::Busy(limit));
-        self.finish(instruction, busy, received, deadlines).await;
+        let deadline = received + TURN_DOWN_TIMEOUT;
+        self.finish(method, id, Err(why), received, deadline).await;
     }
 
     async fn finish(
         &self,
-        instruction: Instruction,
+        method: &Method,
+        id: &HeaderValue,
         pulled: Result<Answer, PullError>,
         received: Instant,
-        deadlines: Deadlines,
+        deadline: Instant,
     ) {
-        let Instruction { method, id, .. } = instruction;
         let (answer, failure) = match pulled {
             Ok(answer) => (answer, None),
             Err(error) => {
                 self.metrics.scrape_errors.inc();
-                (Answer::of_failure(&method, &error), Some(error))
+                (Answer::of_failure(method, &error), Some(error))
             }
         };
         let status = answer.status();
-        let pushed = self.pusher.push(&id, answer, deadlines.push).await;
+        let pushed = self.pusher.push(id, answer, deadline).await;
         let duration = received.elapsed();
         self.metrics.scrape_seconds.observe(duration.as_secs_f64());
-        let scrape_id = shown(&id);
+        let scrape_id = shown(id);
         let fqdn = &self.fqdn;
         match (&failure, &pushed) {
             (Some(error), _) => {
@@ -115,6 +122,9 @@ impl Executor {
         }
     }
 }
+
+/// For a push that tells no more than that there was no pull.
+const TURN_DOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn shown(id: &HeaderValue) -> &str {
     id.to_str().unwrap_or("(not text)")

@@ -14,13 +14,15 @@ use pushprox_daemon::Shutdown;
 use pushprox_daemon::reload::Reloaded;
 use pushprox_protocol::Fqdn;
 use pushprox_protocol::headers::{PREFER, PREFERENCE_APPLIED, wait_seconds};
-use pushprox_protocol::message::request::Instruction;
+use pushprox_protocol::message::MessageError;
+use pushprox_protocol::message::request::{Instruction, Unusable};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use crate::backoff::{Backoff, random};
-use crate::error::{PollError, why};
+use crate::error::{PollError, PullError, why};
 use crate::executor::Executor;
 use crate::http::discard;
 use crate::leg::{LegError, ProxyLeg};
@@ -80,19 +82,15 @@ impl Poller {
                 polled = self.poll() => polled,
             };
             match polled {
-                Ok(Some(instruction)) => {
+                Ok(Some(received)) => {
                     self.succeeded();
-                    let received = Instant::now();
-                    match Arc::clone(&slots).try_acquire_owned() {
-                        Ok(slot) => {
-                            let executor = Arc::clone(&executor);
-                            shutdown.spawn(async move {
-                                executor.carry_out(instruction, received).await;
-                                drop(slot);
-                            });
+                    if let Some(turned_down) = Self::take_on(received, &executor, &slots, shutdown)
+                    {
+                        // Until it is turned down, no other scrape comes in.
+                        tokio::select! {
+                            () = shutdown.cancelled() => return,
+                            _ = turned_down => {}
                         }
-                        // Not in a task: until it is turned down, no other scrape comes in.
-                        Err(_) => executor.turn_down(instruction, received, MAX_SCRAPES).await,
                     }
                 }
                 Ok(None) => self.succeeded(),
@@ -107,8 +105,35 @@ impl Poller {
         }
     }
 
+    /// Gives a scrape to a task of its own, and that task back where it is to be waited for.
+    fn take_on(
+        instruction: Result<Instruction, Refused>,
+        executor: &Arc<Executor>,
+        slots: &Arc<Semaphore>,
+        shutdown: &Shutdown,
+    ) -> Option<JoinHandle<()>> {
+        let received = Instant::now();
+        let executor = Arc::clone(executor);
+        let (method, id, why) = match (instruction, Arc::clone(slots).try_acquire_owned()) {
+            (Ok(instruction), Ok(slot)) => {
+                shutdown.spawn(async move {
+                    executor.carry_out(instruction, received).await;
+                    drop(slot);
+                });
+                return None;
+            }
+            (Ok(instruction), Err(_)) => (
+                instruction.method,
+                instruction.id,
+                PullError::Busy(MAX_SCRAPES),
+            ),
+            (Err(Refused { id, why }), _) => (Method::GET, id, PullError::Instruction(why)),
+        };
+        Some(shutdown.spawn(async move { executor.turn_down(&method, &id, why, received).await }))
+    }
+
     /// One poll: a scrape, or nothing when the wait was over before there was one.
-    async fn poll(&mut self) -> Result<Option<Instruction>, PollError> {
+    async fn poll(&mut self) -> Result<Option<Result<Instruction, Refused>>, PollError> {
         let started = Instant::now();
         let mut request = reqwest::Request::new(Method::POST, self.url.poll().clone());
         *request.body_mut() = Some(reqwest::Body::wrap(Name {
@@ -185,7 +210,15 @@ impl Poller {
     }
 }
 
-async fn read_instruction(mut answer: reqwest::Response) -> Result<Instruction, PollError> {
+/// A scrape whose instruction cannot be carried out, but whose id is known.
+struct Refused {
+    id: HeaderValue,
+    why: MessageError,
+}
+
+async fn read_instruction(
+    mut answer: reqwest::Response,
+) -> Result<Result<Instruction, Refused>, PollError> {
     let mut body = BytesMut::new();
     let reading = async {
         while let Some(chunk) = answer.chunk().await? {
@@ -197,7 +230,11 @@ async fn read_instruction(mut answer: reqwest::Response) -> Result<Instruction, 
         Ok(true)
     };
     match timeout(INSTRUCTION_TIMEOUT, reading).await {
-        Ok(Ok(true)) => Instruction::decode(&body.freeze()).map_err(PollError::NotAnInstruction),
+        Ok(Ok(true)) => match Instruction::decode(&body.freeze()) {
+            Ok(instruction) => Ok(Ok(instruction)),
+            Err(Unusable { id: Some(id), why }) => Ok(Err(Refused { id, why })),
+            Err(Unusable { id: None, why }) => Err(PollError::NotAnInstruction(why)),
+        },
         Ok(Ok(false)) => Err(PollError::TooLong(MAX_INSTRUCTION)),
         Ok(Err(error)) => {
             let error: reqwest::Error = error;

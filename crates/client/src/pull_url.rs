@@ -106,6 +106,10 @@ mod tests {
                 "http://h:9100/metrics?collect%5B%5D=cpu&b=%2f+x&collect%5b%5d=m&a&=z&a=",
             ),
             ("&&a=1&&", "http://h:9100/metrics?a=1"),
+            (
+                "c=%zz&match[]={a=\"b\"}|\\^`",
+                "http://h:9100/metrics?c=%zz&match[]={a=%22b%22}|\\^`",
+            ),
         ] {
             assert_eq!(pull(base, query), wanted);
         }

@@ -52,7 +52,7 @@ impl Scraper {
         if method != Method::GET && method != Method::HEAD {
             return Err(PullError::Method(method.clone()));
         }
-        let url = self.url.for_scrape(instruction.uri.query());
+        let url = self.url.for_scrape(instruction.query());
         let within = deadline.saturating_duration_since(Instant::now());
         let leg = self.leg.current();
         let mut headers = self.headers(instruction, &leg);

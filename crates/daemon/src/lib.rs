@@ -6,6 +6,7 @@
 //! | [`logging`] | one line per event on stderr, in logfmt or JSON |
 //! | [`exit`] | from the result of a run to the code and the line that a process ends with |
 //! | [`shutdown`] | signals, the tasks in hand, the grace period |
+//! | [`file_limit`] | how many connections the system allows |
 //! | [`listen`] | listen addresses in Go's syntax, sockets, the accept loop |
 //! | [`metrics`] | the registry, build and process metrics, the exposition formats |
 //! | [`admin`] | `/metrics`, `/-/healthy`, `/-/ready` |
@@ -21,6 +22,7 @@ pub mod cli;
 pub mod config_file;
 pub mod credentials;
 pub mod exit;
+pub mod file_limit;
 pub mod guard;
 pub mod listen;
 pub mod logging;

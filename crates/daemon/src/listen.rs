@@ -72,7 +72,11 @@ impl ListenAddress {
 
     async fn open(&self) -> io::Result<Listener> {
         match &self.host {
-            Host::Ip(ip) => listen(SocketAddr::new(*ip, self.port), false),
+            // As Go does: the unspecified IPv6 address takes IPv4 too.
+            Host::Ip(ip) => {
+                let dual_stack = *ip == Ipv6Addr::UNSPECIFIED;
+                listen(SocketAddr::new(*ip, self.port), dual_stack)
+            }
             Host::Any => listen((Ipv6Addr::UNSPECIFIED, self.port).into(), true).or_else(|error| {
                 // A port that is taken is taken for both families: only a missing IPv6 is passed over.
                 if error.kind() == io::ErrorKind::AddrInUse {
@@ -140,6 +144,7 @@ impl fmt::Display for ListenAddress {
 #[derive(Debug)]
 pub struct Listener {
     tcp: TcpListener,
+    accepted: u32,
     last_shortage: Option<Instant>,
 }
 
@@ -153,6 +158,7 @@ impl Listener {
         tune(&SockRef::from(&tcp))?;
         Ok(Self {
             tcp,
+            accepted: 0,
             last_shortage: None,
         })
     }
@@ -173,7 +179,10 @@ impl Listener {
     pub async fn accept(&mut self) -> (TcpStream, SocketAddr) {
         loop {
             match self.tcp.accept().await {
-                Ok(connection) => return connection,
+                Ok(connection) => {
+                    self.spread_keepalive(&connection.0);
+                    return connection;
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     let now = Instant::now();
@@ -191,6 +200,19 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+impl Listener {
+    /// Gives each connection its own moment to be probed. Thousands of clients that came in the same
+    /// second would else be probed in the same moment, more than the system's queues take, and
+    /// live ones would be given up for dead.
+    fn spread_keepalive(&mut self, stream: &TcpStream) {
+        self.accepted = self.accepted.wrapping_add(1);
+        let earlier = Duration::from_secs(u64::from(self.accepted % KEEPALIVE_SPREAD));
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE - earlier);
+        // A connection that has ended already needs no probes.
+        SockRef::from(stream).set_tcp_keepalive(&keepalive).ok();
     }
 }
 
@@ -214,7 +236,10 @@ pub fn tune(socket: &SockRef<'_>) -> io::Result<()> {
     )
 }
 
-/// How long a connection is idle before the peer is asked whether it lives.
+/// By how many seconds connections differ in when they are probed.
+const KEEPALIVE_SPREAD: u32 = 15;
+
+/// How long a connection is idle, at the most, before the peer is asked whether it lives.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
 /// The time between two such questions.
@@ -320,7 +345,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_without_a_host_is_open_to_both_families() {
-        let mut listener = parse(":0").unwrap().bind().await.unwrap();
+        for address in [":0", "[::]:0"] {
+            is_open_to_both_families(address).await;
+        }
+    }
+
+    async fn is_open_to_both_families(address: &str) {
+        let Ok(mut listener) = parse(address).unwrap().bind().await else {
+            assert_ne!(address, ":0", "a machine without IPv6 has IPv4");
+            return;
+        };
         let port = listener.local_addr().unwrap().port();
         let reached = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
             .await
@@ -346,7 +380,11 @@ mod tests {
         let socket = SockRef::from(&accepted);
         assert!(socket.keepalive().unwrap());
         assert!(socket.tcp_nodelay().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+        let idle = socket.tcp_keepalive_time().unwrap();
+        assert!(
+            idle <= KEEPALIVE_IDLE && idle > KEEPALIVE_IDLE / 2,
+            "{idle:?}"
+        );
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_RETRIES);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));

@@ -1,10 +1,7 @@
 //! Header names of the protocol, and which headers stop where.
 
 use http::HeaderMap;
-use http::header::{
-    CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 
 /// `Id`: the scrape id, on the instruction and on the pushed response.
 pub const ID: HeaderName = HeaderName::from_static("id");
@@ -49,6 +46,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
+    let of_the_proxy: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_of_the_proxy(name.as_str()))
+        .cloned()
+        .collect();
+    for name in of_the_proxy {
+        headers.remove(name);
+    }
 }
 
 /// What `Connection` names, in a head that has been parsed but not collected.
@@ -67,7 +72,14 @@ pub(crate) fn named_by_connection<'h>(parsed: &[httparse::Header<'h>]) -> Vec<&'
 pub(crate) fn is_hop_by_hop(name: &str, named: &[&str]) -> bool {
     let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str());
     let is_named = named.iter().any(|other| name.eq_ignore_ascii_case(other));
-    HOP_BY_HOP.iter().any(is) || (is_named && !END_TO_END.iter().any(is))
+    HOP_BY_HOP.iter().any(is) || is_of_the_proxy(name) || (is_named && !END_TO_END.iter().any(is))
+}
+
+/// Whether a header is between a proxy and whoever asks it: `Proxy-*`.
+fn is_of_the_proxy(name: &str) -> bool {
+    name.as_bytes()
+        .get(..6)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"proxy-"))
 }
 
 /// Whether a header of a scrape is the proxy's to write, or means nothing on a request without a
@@ -105,12 +117,9 @@ pub fn wait_seconds(preference: &str) -> Option<u32> {
     value.parse().ok()
 }
 
-const HOP_BY_HOP: [HeaderName; 9] = [
+const HOP_BY_HOP: [HeaderName; 6] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-connection"),
     TE,
     TRAILER,
     TRANSFER_ENCODING,
@@ -151,6 +160,7 @@ mod tests {
             ("x-mine", "1"),
             ("keep-alive", "timeout=5"),
             ("proxy-authorization", "Basic dTpw"),
+            ("proxy-features", "x"),
             ("te", "trailers"),
             ("trailer", "X-Sum"),
             ("transfer-encoding", "chunked"),

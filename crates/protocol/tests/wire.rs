@@ -84,11 +84,11 @@ fn instructions_of_both_lines_are_read() {
     ] {
         let instruction = Instruction::decode(&body(path)).unwrap();
         assert_eq!(instruction.method, Method::GET);
-        assert_eq!(instruction.uri.to_string(), uri);
+        assert_eq!(instruction.target, uri);
         assert_eq!(instruction.id, id);
         let time = timeout::parse(&instruction.headers["x-prometheus-scrape-timeout-seconds"]);
         assert_eq!(time.unwrap().as_secs(), 2);
-        Target::from_uri(&instruction.uri).unwrap();
+        Target::parse(&instruction.target).unwrap();
     }
     let connect = Instruction::decode(&body(
         "upstream/03c-proxy-to-client.poll-response-CONNECT.bin",

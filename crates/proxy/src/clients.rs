@@ -1,6 +1,7 @@
 //! `GET /clients`: who is registered, as Prometheus's http_sd and file_sd take it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -19,7 +20,7 @@ use crate::access::Grant;
 /// names, so that is done away from the connections, and only when the names have changed.
 #[derive(Debug, Default)]
 pub(crate) struct ClientList {
-    last: Mutex<Option<(u64, Bytes)>>,
+    last: Arc<Mutex<Option<(u64, Bytes)>>>,
 }
 
 /// One entry of the list.
@@ -65,16 +66,21 @@ pub(crate) async fn handle(
 
 impl ClientList {
     async fn get(&self, proxy: &Proxy) -> Option<Bytes> {
-        // Held across the await, so that many who ask at once have the list written once.
-        let mut last = self.last.lock().await;
+        // Held until the list is written, even where whoever asked has gone: many who ask have it
+        // written once, one after the other.
+        let mut last = self.last.clone().lock_owned().await;
         let version = proxy.rendezvous.names_version();
         if let Some((_, list)) = last.as_ref().filter(|(of, _)| *of == version) {
             return Some(list.clone());
         }
         let names = proxy.rendezvous.names();
-        let list = write_apart(names).await?;
-        *last = Some((version, list.clone()));
-        Some(list)
+        tokio::task::spawn_blocking(move || {
+            let list = write(names)?;
+            *last = Some((version, list.clone()));
+            Some(list)
+        })
+        .await
+        .ok()?
     }
 }
 

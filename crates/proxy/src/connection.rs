@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use crate::access::Peer;
 use crate::http1::answer::Answer;
 use crate::http1::body::RequestBody;
-use crate::http1::request::{BadRequest, Kind, Request};
+use crate::http1::request::{BadRequest, Kind, Pace, Request};
 use crate::http1::socket::Socket;
 use crate::{Proxy, exchange, poll, push, scrape};
 
@@ -26,8 +26,15 @@ pub(crate) fn serve(
     proxy: Arc<Proxy>,
 ) -> impl Future<Output = ()> + Send {
     async move {
+        let mut is_new = true;
         loop {
-            let request = match next_request(&mut socket, &proxy).await {
+            let idle = if is_new {
+                FIRST_BYTE_TIMEOUT
+            } else {
+                IDLE_TIMEOUT
+            };
+            is_new = false;
+            let request = match next_request(&mut socket, idle, &proxy).await {
                 Ok(Some(request)) => request,
                 Ok(None) => return,
                 Err(bad) => return refuse(socket, bad).await,
@@ -57,11 +64,18 @@ pub(crate) fn serve(
 }
 
 /// Waits for the head of the next request. `None` when there will be none.
-async fn next_request(socket: &mut Socket, proxy: &Proxy) -> Result<Option<Request>, BadRequest> {
+async fn next_request(
+    socket: &mut Socket,
+    idle: Duration,
+    proxy: &Proxy,
+) -> Result<Option<Request>, BadRequest> {
     let mut begun: Option<Instant> = None;
+    let mut pace = Pace::default();
     loop {
         if !socket.ahead().is_empty() {
-            if let Some(request) = Request::parse(socket.ahead(), MAX_HEAD)? {
+            if pace.is_due(socket.ahead())
+                && let Some(request) = Request::parse(socket.ahead(), MAX_HEAD)?
+            {
                 return Ok(Some(request));
             }
             begun.get_or_insert_with(Instant::now);
@@ -70,7 +84,7 @@ async fn next_request(socket: &mut Socket, proxy: &Proxy) -> Result<Option<Reque
             Some(begun) => begun + HEAD_TIMEOUT,
             None => {
                 socket.settle(&proxy.buffers);
-                Instant::now() + IDLE_TIMEOUT
+                Instant::now() + idle
             }
         };
         let filled = tokio::select! {
@@ -106,9 +120,9 @@ pub(crate) async fn left(socket: &mut Socket, proxy: &Proxy) {
     }
 }
 
-/// Takes in what a peer still sends, within bounds, so that it reads the answer rather than a
-/// reset connection, and so that the connection can go on; and whether it can.
-pub(crate) async fn drain(mut body: RequestBody) -> (Socket, bool) {
+/// Takes in what is left of a request, within bounds, so that the connection can go on; and whether
+/// it can.
+pub(crate) async fn drain(body: &mut RequestBody, proxy: &Proxy) -> bool {
     let mut taken = 0;
     let draining = async {
         while let Ok(Some(piece)) = body.piece().await {
@@ -117,11 +131,38 @@ pub(crate) async fn drain(mut body: RequestBody) -> (Socket, bool) {
             if taken > MAX_DRAINED {
                 return;
             }
+            tokio::task::consume_budget().await;
         }
     };
-    timeout(DRAIN_TIMEOUT, draining).await.ok();
-    let is_drained = body.is_complete();
-    (body.into_socket(), is_drained)
+    tokio::select! {
+        drained = timeout(DRAIN_TIMEOUT, draining) => drained.unwrap_or_default(),
+        () = proxy.closing.cancelled() => {}
+    }
+    body.is_complete()
+}
+
+/// Refuses a request whose body may still be on its way: the answer goes out at once. What still
+/// comes is taken in behind it, within bounds, so that the peer reads the answer rather than a
+/// reset connection. The socket comes back where more requests may follow on it.
+pub(crate) async fn refuse_body(
+    mut body: RequestBody,
+    keep_alive: bool,
+    answer: impl FnOnce(bool) -> BytesMut,
+    proxy: &Proxy,
+) -> Option<Socket> {
+    body.take_if_arrived();
+    let is_complete = body.is_complete();
+    let keep_alive = keep_alive && is_complete;
+    body.socket_mut().write(&answer(keep_alive)).await.ok()?;
+    if keep_alive {
+        return Some(body.into_socket());
+    }
+    // A peer that does not take the end of the connection is left alone.
+    body.socket_mut().shutdown().await.ok();
+    if !is_complete {
+        drain(&mut body, proxy).await;
+    }
+    None
 }
 
 /// The head of any request: what hyper and Go's server take is in this order of size.
@@ -129,6 +170,9 @@ const MAX_HEAD: usize = 64 * 1024;
 
 /// How long a head may take from its first byte on.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whoever connects has something to say: a connection that stays silent only takes a file.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longer than Prometheus (5 min) and Go clients (90 s) keep an idle connection: were it shorter,
 /// they might send their next request into a connection that has just been closed.

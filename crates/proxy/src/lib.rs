@@ -123,9 +123,11 @@ pub async fn run(config: Config, entrance: impl Into<Entrance>, shutdown: Shutdo
     // Clients that have a scrape in hand may need a new connection for their push: the listeners
     // stay open until the last of these scrapes has ended.
     let drained = timeout_at(end, proxy.rendezvous.drain()).await.is_ok();
+    proxy.rendezvous.abandon();
     proxy.closing.cancel();
     accepting.wait().await;
     connections.close();
+    let end = end.max(Instant::now() + LAST_WORDS);
     let closed = timeout_at(end, connections.wait()).await.is_ok();
     if drained && closed {
         info!("all scrapes in flight have finished");
@@ -197,6 +199,9 @@ const LIMITS: Limits = Limits {
     waiting: 16_384,
     waiting_per_host: 128,
 };
+
+/// For answers to scrapes that are given up at the end of the grace period.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How long service discovery gets no list after a start: clients are still coming back.
 const YOUTH: Duration = Duration::from_secs(15);

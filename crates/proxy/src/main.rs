@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use pushprox_daemon::{Shutdown, cli, exit, logging};
+use pushprox_daemon::{Shutdown, cli, exit, file_limit, logging};
 use pushprox_proxy::access::DoorAddress;
 use pushprox_proxy::cli::Args;
 use pushprox_proxy::{Access, Config, Door, Entrance, run};
@@ -19,6 +19,7 @@ async fn main() -> ExitCode {
 async fn start(args: &Args) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.signals().context("cannot handle signals")?;
+    file_limit::raise();
     let access = Access::load(args.web_config.clone(), args.auth_config.clone())?;
     let mut doors = Vec::new();
     for DoorAddress { address, roles } in &args.listen {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use pushprox_daemon::guard::{Denied, Place};
 use pushprox_protocol::Fqdn;
@@ -15,7 +15,7 @@ use tracing::debug;
 
 use crate::Proxy;
 use crate::access::{Identity, Peer, Role};
-use crate::connection::{drain, left};
+use crate::connection::{left, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
 use crate::http1::request::Request;
@@ -115,7 +115,7 @@ pub(crate) fn accept<'a>(
         },
         Some(Err(refusal)) => (refusal, body),
         None => {
-            return Err(Box::pin(async move {
+            return Err(unless_draining(proxy, async move {
                 let (refusal, body) = match join(&mut body, &request, peer, proxy).await {
                     Ok((name, member)) => match register(name, member, body) {
                         Ok(parked) => return Ok(parked),
@@ -127,10 +127,23 @@ pub(crate) fn accept<'a>(
             }));
         }
     };
-    Err(Box::pin(async move {
+    Err(unless_draining(proxy, async move {
         let (refusal, body) = refused;
         Err(refuse(body, refusal, &request, since, proxy).await)
     }))
+}
+
+/// Whatever a poll waits for, a proxy on its way down has nothing to give it.
+fn unless_draining<'a>(
+    proxy: &'a Proxy,
+    accepting: impl Future<Output = Result<Parked, Option<Socket>>> + Send + 'a,
+) -> Later<'a> {
+    Box::pin(async move {
+        tokio::select! {
+            accepted = accepting => accepted,
+            () = proxy.draining.cancelled() => Err(None),
+        }
+    })
 }
 
 /// Reads the name in a poll, if its client may register it.
@@ -180,6 +193,8 @@ pub(crate) fn park(
             end = parked.poll.end() => end,
         };
         let (status, bytes, handed_out) = match end {
+            // Dropped, the hand-out goes to a client that is still there.
+            PollEnd::HandedOut(_) if parked.socket.stream().is_gone() => return None,
             PollEnd::HandedOut(handed_out) => {
                 match parked.member.take() {
                     // It has been struck off while it waited: the scrape is for another.
@@ -246,20 +261,16 @@ async fn refuse(
         return None;
     }
     debug!(error = %refusal, "a poll is refused");
-    let (mut socket, is_drained) = drain(body).await;
     // The fork's client polls again at once, thousands of times a second, as long as it is refused.
     sleep(REFUSAL_PAUSE).await;
-    let keep_alive = request.keep_alive && is_drained;
     let status = refusal.status();
-    let answer = Answer::new(status, keep_alive).challenge(status);
-    let bytes = answer.text(format!("{refusal}\n").as_bytes());
+    let text = format!("{refusal}\n");
+    let answer = |keep_alive| {
+        let answer = Answer::new(status, keep_alive).challenge(status);
+        answer.text(text.as_bytes())
+    };
     proxy.metrics.poll_ended(status, since.elapsed());
-    socket.write(&bytes).await.ok()?;
-    if keep_alive {
-        return Some(socket);
-    }
-    socket.shutdown().await.ok();
-    None
+    refuse_body(body, request.keep_alive, answer, proxy).await
 }
 
 async fn read_name(body: &mut RequestBody, request: &Request) -> Result<Fqdn, Refusal> {
@@ -273,20 +284,20 @@ async fn read_name(body: &mut RequestBody, request: &Request) -> Result<Fqdn, Re
         if request.expects_continue {
             body.go_on().await.map_err(BrokenBody::from)?;
         }
-        let (mut pieces, mut length) = (Vec::new(), 0);
+        // Copied, so that a slow sender does not keep a whole buffer.
+        let mut name = BytesMut::new();
         while let Some(piece) = body.piece().await? {
-            length += piece.len();
-            if length > MAX_NAME {
+            if name.len() + piece.len() > MAX_NAME {
                 return Err(Refusal::TooLarge);
             }
-            pieces.push(piece);
+            name.extend_from_slice(&piece);
         }
-        Ok(pieces)
+        Ok(name.freeze())
     };
-    let pieces = timeout(BODY_TIMEOUT, reading)
+    let name = timeout(BODY_TIMEOUT, reading)
         .await
         .map_err(|_| Refusal::TooSlow)??;
-    name_in(&pieces)
+    name_in(&[name])
 }
 
 fn name_in(pieces: &[Bytes]) -> Result<Fqdn, Refusal> {

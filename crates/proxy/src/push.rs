@@ -16,10 +16,10 @@ use tracing::{debug, warn};
 use crate::Proxy;
 use crate::access::{Identity, Peer, Role};
 use crate::answer::{PushEnd, PushedBody, ScrapeAnswer, check};
-use crate::connection::drain;
+use crate::connection::{drain, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
-use crate::http1::request::Request;
+use crate::http1::request::{Pace, Request};
 use crate::http1::socket::Socket;
 use crate::rendezvous::NotTaken;
 
@@ -56,11 +56,17 @@ pub(crate) async fn serve(
         .access
         .admit(peer, Role::Client, request.shown(), Place::Own)
         .await;
-    let (by, head) = match admitted {
-        Ok(grant) => (grant.identity, read_head(&mut body, &request).await),
+    let (by, read) = match admitted {
+        Ok(grant) => {
+            let read = tokio::select! {
+                read = read_head(&mut body, &request) => read,
+                () = proxy.closing.cancelled() => return None,
+            };
+            (grant.identity, read)
+        }
         Err(denied) => (Identity::Anyone, Err((denied.into(), Bytes::new()))),
     };
-    let delivered = match head {
+    let (result, mut body) = match read {
         Ok((head, arrived)) => deliver(proxy, peer, &by, head, arrived, body).await,
         Err((refusal, arrived)) => {
             // Its scrape need not wait for its time to be up, where the id can still be read.
@@ -72,30 +78,26 @@ pub(crate) async fn serve(
             (Err(refusal), body)
         }
     };
-    let (result, body) = delivered;
-    let (mut socket, is_drained) = drain(body).await;
-    let keep_alive = request.keep_alive && is_drained;
-    let (status, bytes) = match result {
-        Ok(()) => (
-            StatusCode::OK,
-            Answer::new(StatusCode::OK, keep_alive).text(b""),
-        ),
-        Err(refusal) => {
-            debug!(error = %refusal, "a push is refused");
-            let status = refusal.status();
-            let text = format!("{refusal}\n");
-            (
-                status,
-                Answer::new(status, keep_alive)
-                    .challenge(status)
-                    .text(text.as_bytes()),
-            )
-        }
+    let ended = |status| {
+        proxy
+            .metrics
+            .request_ended("/push", status, since.elapsed());
     };
-    proxy
-        .metrics
-        .request_ended("/push", status, since.elapsed());
-    socket.write(&bytes).await.ok()?;
+    if let Err(refusal) = result {
+        debug!(error = %refusal, "a push is refused");
+        let (status, text) = (refusal.status(), format!("{refusal}\n"));
+        ended(status);
+        let answer = |keep_alive| {
+            let answer = Answer::new(status, keep_alive).challenge(status);
+            answer.text(text.as_bytes())
+        };
+        return refuse_body(body, request.keep_alive, answer, proxy).await;
+    }
+    let keep_alive = drain(&mut body, proxy).await && request.keep_alive;
+    let mut socket = body.into_socket();
+    ended(StatusCode::OK);
+    let answer = Answer::new(StatusCode::OK, keep_alive).text(b"");
+    socket.write(&answer).await.ok()?;
     if keep_alive {
         return Some(socket);
     }
@@ -114,20 +116,23 @@ async fn read_head(
         if request.expects_continue {
             body.go_on().await.map_err(BrokenBody::from)?;
         }
+        // The first piece has all of the head, nearly always, and is used as it is.
+        arrived = body.piece().await?.ok_or(MessageError::HeadUnfinished)?;
+        let mut pace = Pace::default();
         loop {
-            let Some(piece) = body.piece().await? else {
-                return Err(MessageError::HeadUnfinished.into());
-            };
-            arrived = match arrived.is_empty() {
-                true => piece,
-                false => {
-                    let mut both = BytesMut::from(std::mem::take(&mut arrived));
-                    both.extend_from_slice(&piece);
-                    both.freeze()
-                }
-            };
-            if let Some(parsed) = PushedHead::parse(&arrived, MAX_HEAD)? {
+            if pace.is_due(&arrived)
+                && let Some(parsed) = PushedHead::parse(&arrived, MAX_HEAD)?
+            {
                 return Ok(parsed);
+            }
+            // A buffer of its own, since this may be a long wait.
+            let mut gathered = BytesMut::from(&*arrived);
+            arrived = Bytes::new();
+            let more = gather(body, &mut gathered).await;
+            arrived = gathered.freeze();
+            if !more? {
+                let parsed = PushedHead::parse(&arrived, MAX_HEAD)?;
+                return Ok(parsed.ok_or(MessageError::HeadUnfinished)?);
             }
         }
     };
@@ -138,6 +143,24 @@ async fn read_head(
         Ok((head, length)) => Ok((head, arrived.split_off(length))),
         Err(refusal) => Err((refusal, arrived)),
     }
+}
+
+/// Waits for more of a body, and takes all that is there of it then, as far as a head may reach.
+/// Whether there may be more.
+async fn gather(body: &mut RequestBody, into: &mut BytesMut) -> Result<bool, BrokenBody> {
+    let mut next = body.piece().await?;
+    while let Some(piece) = next {
+        into.extend_from_slice(&piece);
+        tokio::task::consume_budget().await;
+        if into.len() > MAX_HEAD {
+            return Ok(true);
+        }
+        next = match body.ready_piece() {
+            Some(piece) => piece?,
+            None => return Ok(true),
+        };
+    }
+    Ok(false)
 }
 
 /// Joins an answer to its scrape and waits until it has been passed on. The push comes back.

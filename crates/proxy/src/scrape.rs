@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 
 use crate::Proxy;
 use crate::access::{Peer, Role};
-use crate::answer::{BrokenPush, ScrapeAnswer};
+use crate::answer::{BrokenPush, PushedBody, ScrapeAnswer};
 use crate::connection::left;
 use crate::error::Failure;
 use crate::http1::answer::Answer;
@@ -70,7 +70,10 @@ pub(crate) async fn serve(
     let answered = tokio::select! {
         biased;
         // A scrape whose Prometheus has hung up is forgotten.
-        () = left(&mut socket, proxy) => return None,
+        () = left(&mut socket, proxy) => {
+            report.end(&"Prometheus hung up before it had the answer");
+            return None;
+        }
         answered = proxy.rendezvous.scrape(report.id, scrape, timeout) => answered,
     };
     let answer = match answered {
@@ -178,8 +181,9 @@ async fn send(
     } = answer;
     let length = match framing {
         _ if *method == Method::HEAD => head.length(),
-        Framing::Length(_) if head.length().is_none() => None,
-        Framing::Length(length) => Some(length),
+        // An answer without a body may tell the length of one (304), or must not (204).
+        Framing::Length(_) if head.status == StatusCode::NO_CONTENT => None,
+        Framing::Length(_) => head.length(),
         Framing::Chunked | Framing::ToEnd => None,
     };
     let has_date = head.has_date();
@@ -203,8 +207,9 @@ async fn send(
 
     // The head goes out with the first of the body, and each chunk with its frame.
     let mut head = Some(head.freeze());
+    let mut held = None;
     loop {
-        let piece = match body.ready_piece() {
+        let piece = match next_piece(&mut body, &mut held).await {
             Some(piece) => piece?,
             None => {
                 if let Some(head) = head.take() {
@@ -236,6 +241,36 @@ async fn send(
             write(socket, [before, data, Bytes::new()]).await?;
         }
     }
+}
+
+type NextPiece = Result<Option<Bytes>, BrokenPush>;
+
+/// The next piece of a body, where it is there already; small ones that are there together are put
+/// together, since each write costs as much as thousands of bytes. What comes behind them is held
+/// for the next time.
+async fn next_piece(body: &mut PushedBody, held: &mut Option<NextPiece>) -> Option<NextPiece> {
+    let first = match held.take().or_else(|| body.ready_piece())? {
+        Ok(Some(first)) if first.len() < SMALL => first,
+        other => return Some(other),
+    };
+    let mut together: Option<BytesMut> = None;
+    loop {
+        match body.ready_piece() {
+            Some(Ok(Some(piece))) => {
+                let all = together.get_or_insert_with(|| BytesMut::from(&*first));
+                all.extend_from_slice(&piece);
+                if all.len() >= SMALL {
+                    break;
+                }
+                tokio::task::consume_budget().await;
+            }
+            other => {
+                *held = other;
+                break;
+            }
+        }
+    }
+    Some(Ok(Some(together.map_or(first, BytesMut::freeze))))
 }
 
 fn put(lines: &mut BytesMut, name: &str, value: &str) {
@@ -319,7 +354,10 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         if !self.is_told {
-            self.end(&"Prometheus hung up before it had the answer");
+            self.end(&"the proxy has gone down before the answer came");
         }
     }
 }
+
+/// Pieces below this size are worth putting together.
+const SMALL: usize = 4 * 1024;

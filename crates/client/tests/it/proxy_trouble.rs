@@ -87,6 +87,40 @@ async fn a_proxy_that_is_down_is_waited_for() {
 }
 
 #[tokio::test]
+async fn an_unusable_instruction_with_an_id_is_answered_and_no_failure_of_the_poll() {
+    let mut log = Log::start();
+    let mut proxy = Proxy::start().await;
+    let hours = ["--proxy.retry.initial-wait=1h", "--proxy.retry.max-wait=1h"];
+    let client = Client::start(&proxy.url(), "http://127.0.0.1:1/", &hours);
+    let usable = scrape("1", "", "10", "");
+    let many = scrape("1", "", "10", &"X: y\r\n".repeat(200));
+    for (instruction, reason) in [
+        (
+            usable.replacen("GET", "G(T", 1),
+            "the head is not HTTP: invalid token",
+        ),
+        (
+            usable.trim_end().to_owned(),
+            "the message ends within its head",
+        ),
+        (many, "the message has more than 128 headers"),
+    ] {
+        proxy.hand_out(&instruction).await;
+        let push = proxy.push().await;
+        assert_eq!(
+            push.status_line(),
+            format!("HTTP/1.1 400 the scrape did not reach the client as it should: {reason}")
+        );
+        assert!(push.text().contains("\r\nId: 1\r\n"), "{}", push.text());
+        push.answer("200 OK", "");
+    }
+    proxy.poll().await;
+    client.stop().await;
+    let log = log.rest();
+    assert!(!log.contains("poll failed"), "{log}");
+}
+
+#[tokio::test]
 async fn a_closed_poll_is_repeated() {
     let mut proxy = Proxy::start().await;
     let client = Client::start(&proxy.url(), "http://127.0.0.1:1/", &QUICK);

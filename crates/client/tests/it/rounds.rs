@@ -172,6 +172,31 @@ async fn recorded_instructions_of_both_go_proxies_are_carried_out() {
 }
 
 #[tokio::test]
+async fn a_target_that_no_strict_parser_takes_is_scraped_with_its_query() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
+    for (path, line) in [
+        ("/<x>", "GET /metrics HTTP/1.1"),
+        (
+            "/m?a=\"b\"&c=%zz#d",
+            "GET /metrics?a=%22b%22&c=%zz HTTP/1.1",
+        ),
+        (
+            "/m?match[]={job=\"x\"}",
+            "GET /metrics?match[]={job=%22x%22} HTTP/1.1",
+        ),
+    ] {
+        let scrape = scrape("1", "", "10", "").replacen("/metrics", path, 1);
+        proxy.hand_out(&scrape).await;
+        let pull = target.next().await;
+        assert_eq!(pull.head.lines().next(), Some(line));
+        pull.answer("200 OK", "");
+        proxy.push().await.answer("200 OK", "");
+    }
+    client.stop().await;
+}
+
+#[tokio::test]
 async fn connections_are_kept_for_many_scrapes() {
     let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
     let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);

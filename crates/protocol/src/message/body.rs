@@ -169,6 +169,10 @@ mod tests {
             "11111111111111111\r\n",
             "1\r\nab\r\n",
             "1\r\na\rb",
+            "1\na\r\n0\r\n\r\n",
+            "1\rx\na\r\n0\r\n\r\n",
+            "1;x\na\r\n0\r\n\r\n",
+            "1\r\na\n0\r\n\r\n",
             "0x1\r\na\r\n",
         ] {
             let result = decode(Framing::Chunked, input.as_bytes(), 3);

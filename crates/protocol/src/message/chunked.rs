@@ -11,6 +11,8 @@ pub(super) enum Decoder {
     Size { size: u64, digits: u8 },
     /// Behind the size: an extension, until the line ends. `spent` bounds it.
     Extension { size: u64, spent: u16 },
+    /// Behind the first half of the line end that follows a size.
+    SizeEnd { size: u64 },
     /// Within a chunk's data.
     Data { left: u64 },
     /// Behind a chunk's data, where a line end must stand; `cr` when its first half has been read.
@@ -66,17 +68,21 @@ impl Decoder {
                 })
             }
             (Self::Size { digits: 0, .. }, _) => Err(BodyError::ChunkSize),
-            (Self::Size { size, .. }, b'\n') => Ok(Self::after_size(size)),
-            (Self::Size { size, .. }, b'\r' | b';' | b' ' | b'\t') => {
+            (Self::Size { size, .. } | Self::Extension { size, .. }, b'\r') => {
+                Ok(Self::SizeEnd { size })
+            }
+            (Self::SizeEnd { size: 0 }, b'\n') => Ok(Self::Trailers { line: 0, spent: 0 }),
+            (Self::SizeEnd { size: left }, b'\n') => Ok(Self::Data { left }),
+            (Self::Size { size, .. }, b';' | b' ' | b'\t') => {
                 Ok(Self::Extension { size, spent: 0 })
             }
-            (Self::Extension { size, .. }, b'\n') => Ok(Self::after_size(size)),
+            (Self::Extension { .. }, b'\n') => Err(BodyError::ChunkSize),
             (Self::Extension { size, spent }, _) if spent < MAX_EXTRA => Ok(Self::Extension {
                 size,
                 spent: spent + 1,
             }),
             (Self::DataEnd { cr: false }, b'\r') => Ok(Self::DataEnd { cr: true }),
-            (Self::DataEnd { .. }, b'\n') => Ok(Self::new()),
+            (Self::DataEnd { cr: true }, b'\n') => Ok(Self::new()),
             (Self::Trailers { line: 0, .. }, b'\n') => Ok(Self::Done),
             (Self::Trailers { spent, .. }, _) if spent >= MAX_EXTRA => Err(BodyError::Trailers),
             (Self::Trailers { spent, .. }, b'\n') => Ok(Self::Trailers {
@@ -92,13 +98,6 @@ impl Decoder {
                 spent: spent + 1,
             }),
             _ => Err(BodyError::ChunkSize),
-        }
-    }
-
-    fn after_size(size: u64) -> Self {
-        match size {
-            0 => Self::Trailers { line: 0, spent: 0 },
-            left => Self::Data { left },
         }
     }
 }

@@ -34,9 +34,9 @@ pub enum MessageError {
     /// Two lengths, or one that is no number.
     #[error("the content-length is not one number")]
     ContentLength,
-    /// The request's target is not a URI.
-    #[error("the target of the request is not a URL")]
-    Uri,
+    /// A transfer coding besides chunked.
+    #[error("the body has a transfer coding other than chunked")]
+    Coding,
     /// The request's method is not a token.
     #[error("the method of the request is not HTTP")]
     Method,

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use pushprox_protocol::message::body::{BodyDecoder, BodyError, Piece};
@@ -41,7 +41,11 @@ impl RequestBody {
     /// The body of a request whose head is in front of the socket.
     pub(crate) fn new(mut socket: Socket, request: &Request, buffers: Arc<Buffers>) -> Self {
         socket.split_ahead(request.head);
-        let arrived = socket.split_ahead(usize::MAX).freeze();
+        // An empty rest would keep the buffer from being used again.
+        let arrived = match socket.ahead().is_empty() {
+            true => Bytes::new(),
+            false => socket.split_ahead(usize::MAX).freeze(),
+        };
         let buffer = socket.take_buffer();
         Self {
             socket,
@@ -128,6 +132,19 @@ impl RequestBody {
     /// Whether all of the body has been taken.
     pub(crate) fn is_complete(&self) -> bool {
         self.framing.is_complete()
+    }
+
+    /// The socket, for an answer while the body may still be on its way.
+    pub(crate) fn socket_mut(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
+    /// The next piece of the body, where it is there already.
+    pub(crate) fn ready_piece(&mut self) -> Option<Result<Option<Bytes>, BrokenBody>> {
+        match self.poll_piece(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(piece) => Some(piece),
+            Poll::Pending => None,
+        }
     }
 
     /// The socket back, with what came behind the body.

@@ -102,7 +102,8 @@ impl Request {
                 request.keep_alive &=
                     !options(header.value).any(|o| o.eq_ignore_ascii_case("close"));
             } else if is("expect") {
-                request.expects_continue = header.value.eq_ignore_ascii_case(b"100-continue");
+                request.expects_continue =
+                    is_http_1_1 && header.value.eq_ignore_ascii_case(b"100-continue");
             } else if let Some(name) = credentials(request.kind).filter(|name| is(name.as_str())) {
                 let value = HeaderValue::from_bytes(header.value)
                     .map_err(|_| BadRequest::Syntax(httparse::Error::HeaderValue))?;
@@ -131,6 +132,31 @@ impl Request {
     /// Whether anything of the request comes behind its head.
     pub(crate) fn has_body(&self) -> bool {
         self.body != Framing::Length(0)
+    }
+}
+
+/// Says when it is worth while to parse a head that arrives in pieces: when it may be complete, or
+/// there is so much more of it that what is wrong with it should be found. A peer that sends byte
+/// by byte would else have the same bytes parsed over and over.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    seen: usize,
+    next: usize,
+}
+
+impl Pace {
+    /// Whether to parse `bytes`, which have grown since the last time.
+    pub(crate) fn is_due(&mut self, bytes: &[u8]) -> bool {
+        let new = bytes.get(self.seen.saturating_sub(3)..).unwrap_or_default();
+        self.seen = bytes.len();
+        let may_be_complete = new.windows(2).any(|two| two == b"\n\n")
+            || new.windows(4).any(|four| four == b"\r\n\r\n")
+            || new.windows(3).any(|three| three == b"\n\r\n");
+        if bytes.len() < self.next && !may_be_complete {
+            return false;
+        }
+        self.next = bytes.len() * 2;
+        true
     }
 }
 
@@ -289,6 +315,16 @@ mod tests {
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(2_000));
         let parsed = Request::parse(long.as_bytes(), 1_000);
         assert_eq!(parsed, Err(BadRequest::TooLarge));
+    }
+
+    #[test]
+    fn a_head_is_parsed_when_it_may_be_complete_or_has_doubled() {
+        let mut pace = Pace::default();
+        let head = b"GET /aaaaaaaaaaaaaa HTTP/1.1\r\nHost: a\r\n\r\n";
+        let parsed: Vec<usize> = (1..=head.len())
+            .filter(|end| pace.is_due(&head[..*end]))
+            .collect();
+        assert_eq!(parsed, [1, 2, 4, 8, 16, 32, head.len()]);
     }
 
     proptest! {

@@ -1,11 +1,13 @@
 //! A peer's socket, and what has been read from it ahead of its use.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -18,6 +20,10 @@ use super::buffers::Buffers;
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
     /// Makes the coming close a reset, which no peer can take for a good end.
     fn reset(&self);
+
+    /// Whether the peer has left, as the system knows it now. The runtime learns of it with its next
+    /// events, which may be too late for one who is about to write.
+    fn is_gone(&self) -> bool;
 }
 
 impl Stream for TcpStream {
@@ -25,18 +31,29 @@ impl Stream for TcpStream {
         // A socket that is broken already needs no reset.
         self.set_zero_linger().ok();
     }
-}
 
-/// One connection's bytes. While nothing is read ahead, it holds no buffer.
-pub(crate) struct Socket {
-    stream: Box<dyn Stream>,
-    ahead: BytesMut,
+    fn is_gone(&self) -> bool {
+        match SockRef::from(self).peek(&mut [MaybeUninit::uninit()]) {
+            Ok(waiting) => waiting == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
 }
 
 impl<S: Stream> Stream for TlsStream<S> {
     fn reset(&self) {
         self.get_ref().0.reset();
     }
+
+    fn is_gone(&self) -> bool {
+        self.get_ref().0.is_gone()
+    }
+}
+
+/// One connection's bytes. While nothing is read ahead, it holds no buffer.
+pub(crate) struct Socket {
+    stream: Box<dyn Stream>,
+    ahead: BytesMut,
 }
 
 impl Socket {
@@ -170,6 +187,10 @@ mod tests {
 
     impl Stream for DuplexStream {
         fn reset(&self) {}
+
+        fn is_gone(&self) -> bool {
+            false
+        }
     }
 
     #[tokio::test]

@@ -256,6 +256,13 @@ impl Rendezvous {
         }
     }
 
+    /// Tells the scrapes that clients still have in hand that the proxy is going down.
+    pub(crate) fn abandon(&self) {
+        // Told by being dropped, and not under the lock.
+        let over = self.shared.state.lock().abandon();
+        drop(over);
+    }
+
     /// Ends polls and forgets names when their time is over. Runs until it is dropped.
     pub(crate) async fn expire(&self) {
         loop {

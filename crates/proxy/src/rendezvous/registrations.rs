@@ -1,6 +1,7 @@
 //! Who is registered, and which polls of theirs are parked.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
@@ -31,8 +32,13 @@ pub(super) struct Registrations<P> {
     registrations: SlotMap<RegistrationKey, Registration>,
     polls: SlotMap<PollKey, Poll<P>>,
     version: u64,
-    /// Each parked poll that has a wait, and each registration once; soonest first.
-    timers: BTreeSet<(Instant, Timer)>,
+    /// Each parked poll that has a wait, and each registration once; soonest first. Those of polls
+    /// that have ended stay until their time comes, or until they outnumber the rest: nearly all
+    /// polls end early, and most timers are later than all before them, so that adding one is a
+    /// matter of a comparison.
+    timers: BinaryHeap<Reverse<(Instant, Timer)>>,
+    /// Timers that still mean something.
+    live_timers: usize,
 }
 
 /// A name that some client polls, or polled not long ago.
@@ -77,7 +83,8 @@ impl<P> Registrations<P> {
             registrations: SlotMap::with_key(),
             polls: SlotMap::with_key(),
             version: 0,
-            timers: BTreeSet::new(),
+            timers: BinaryHeap::new(),
+            live_timers: 0,
         }
     }
 
@@ -127,8 +134,7 @@ impl<P> Registrations<P> {
         };
         self.names
             .insert_unique(hasher.hash_one(name.as_ref()), key, hash);
-        self.timers
-            .insert((now + self.timeout, Timer::Registration(key)));
+        self.set_timer(now + self.timeout, Timer::Registration(key));
         Some(key)
     }
 
@@ -152,7 +158,7 @@ impl<P> Registrations<P> {
             ends,
         });
         if let Some(ends) = ends {
-            self.timers.insert((ends, Timer::Poll(key)));
+            self.set_timer(ends, Timer::Poll(key));
         }
         if let Some(registration) = self.registrations.get_mut(registration) {
             registration.polls.push(key);
@@ -163,8 +169,8 @@ impl<P> Registrations<P> {
     /// Takes a poll out. Nothing happens where it has ended already.
     pub(super) fn unpark(&mut self, key: PollKey, now: Instant) -> Option<P> {
         let poll = self.polls.remove(key)?;
-        if let Some(ends) = poll.ends {
-            self.timers.remove(&(ends, Timer::Poll(key)));
+        if poll.ends.is_some() {
+            self.live_timers -= 1;
         }
         if let Some(registration) = self.registrations.get_mut(poll.registration) {
             registration.polls.retain(|other| *other != key);
@@ -183,14 +189,17 @@ impl<P> Registrations<P> {
 
     /// When something ends by time next.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.timers.first().map(|(due, _)| *due)
+        self.timers.peek().map(|Reverse((due, _))| *due)
     }
 
     /// Ends the next of what is over at `now`.
     pub(super) fn expire_next(&mut self, now: Instant) -> Option<Expired<P>> {
         loop {
-            let (_, timer) = *self.timers.first().filter(|(due, _)| *due <= now)?;
-            self.timers.pop_first();
+            let Reverse((due, timer)) = *self.timers.peek()?;
+            if due > now {
+                return None;
+            }
+            self.timers.pop();
             let expired = match timer {
                 Timer::Poll(key) => self.unpark(key, now).map(Expired::Poll),
                 Timer::Registration(key) => self.expire_name(key, now).map(Expired::Name),
@@ -209,9 +218,10 @@ impl<P> Registrations<P> {
             true => registration.idle_since,
             false => now,
         };
+        self.live_timers -= 1;
         let expires = last_seen + self.timeout;
         if expires > now {
-            self.timers.insert((expires, Timer::Registration(key)));
+            self.set_timer(expires, Timer::Registration(key));
             return None;
         }
         let hash = self.hasher.hash_one(registration.name.as_ref());
@@ -220,6 +230,18 @@ impl<P> Registrations<P> {
         }
         self.version += 1;
         self.registrations.remove(key).map(|gone| gone.name)
+    }
+
+    fn set_timer(&mut self, due: Instant, timer: Timer) {
+        self.live_timers += 1;
+        if self.timers.len() > 2 * self.live_timers + MOST_SPENT_TIMERS {
+            let polls = &self.polls;
+            self.timers.retain(|Reverse((_, timer))| match timer {
+                Timer::Poll(key) => polls.contains_key(*key),
+                Timer::Registration(_) => true,
+            });
+        }
+        self.timers.push(Reverse((due, timer)));
     }
 
     fn find(&self, name: FqdnRef<'_>) -> Option<RegistrationKey> {
@@ -240,7 +262,8 @@ impl<P> Registrations<P> {
         let timed = self.polls.values().filter(|p| p.ends.is_some()).count();
         parked == self.polls.len()
             && self.names.len() == self.registrations.len()
-            && self.timers.len() == timed + self.registrations.len()
+            && self.live_timers == timed + self.registrations.len()
+            && self.timers.len() <= 2 * self.live_timers + MOST_SPENT_TIMERS + 1
     }
 }
 
@@ -250,3 +273,6 @@ impl Registration {
         self.polls.last().copied()
     }
 }
+
+/// Timers of ended polls that are not worth a search.
+const MOST_SPENT_TIMERS: usize = 1024;

@@ -263,6 +263,12 @@ impl<P, A, S: Clone> State<P, A, S> {
         (self.registrations.unpark_all(now), over.collect())
     }
 
+    /// Gives up the scrapes that clients have in hand: what their answers were to be sent through
+    /// comes back.
+    pub(crate) fn abandon(&mut self) -> Vec<A> {
+        self.scrapes.drain().map(|(_, p)| p.answer).collect()
+    }
+
     /// Names that are registered, in no order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Fqdn> {
         self.registrations.names()
