@@ -50,20 +50,21 @@ impl Answer {
                 None => Framing::Chunked,
             }
         };
-        let reason = parts.extensions.get::<ReasonPhrase>();
+        // Of a reason that is not ASCII, hyper keeps an empty one.
+        let reason = match parts.extensions.get::<ReasonPhrase>() {
+            Some(reason) if !reason.as_bytes().is_empty() => {
+                String::from_utf8_lossy(reason.as_bytes()).into_owned()
+            }
+            _ => parts
+                .status
+                .canonical_reason()
+                .unwrap_or_default()
+                .to_owned(),
+        };
         Self {
             head: ResponseHead {
                 status: parts.status,
-                reason: reason.map_or_else(
-                    || {
-                        parts
-                            .status
-                            .canonical_reason()
-                            .unwrap_or_default()
-                            .to_owned()
-                    },
-                    |reason| String::from_utf8_lossy(reason.as_bytes()).into_owned(),
-                ),
+                reason,
                 headers,
             },
             framing,

@@ -79,19 +79,19 @@ pub struct Args {
 
     /// File with TLS, users, headers and a rate limit for that address, in the format of
     /// Prometheus's exporters.
-    #[arg(long = "web.config.file", value_name = "FILE")]
+    #[arg(long = "web.config.file", value_name = "FILE", value_parser = file_name)]
     pub web_config: Option<PathBuf>,
 
     /// File with the certificates to trust the proxy by, instead of the system's (PEM).
-    #[arg(long = "tls.cacert", value_name = "FILE")]
+    #[arg(long = "tls.cacert", value_name = "FILE", value_parser = file_name)]
     pub tls_cacert: Option<PathBuf>,
 
     /// File with a certificate to show to the proxy (PEM).
-    #[arg(long = "tls.cert", value_name = "FILE", requires = "tls_key")]
+    #[arg(long = "tls.cert", value_name = "FILE", value_parser = file_name, requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 
     /// File with the key of that certificate (PEM).
-    #[arg(long = "tls.key", value_name = "FILE", requires = "tls_cert")]
+    #[arg(long = "tls.key", value_name = "FILE", value_parser = file_name, requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
     /// Name that the proxy's certificate must have, instead of the one in the URL.
@@ -106,12 +106,13 @@ pub struct Args {
     #[arg(
         long = "proxy.bearer-token-file",
         value_name = "FILE",
+        value_parser = file_name,
         conflicts_with = "proxy_basic_auth_file"
     )]
     pub proxy_bearer_token_file: Option<PathBuf>,
 
     /// File with user:password for the proxy.
-    #[arg(long = "proxy.basic-auth-file", value_name = "FILE")]
+    #[arg(long = "proxy.basic-auth-file", value_name = "FILE", value_parser = file_name)]
     pub proxy_basic_auth_file: Option<PathBuf>,
 
     /// Header to send to the proxy; may be given several times.
@@ -119,15 +120,15 @@ pub struct Args {
     pub proxy_header: Vec<ExtraHeader>,
 
     /// File with the certificates to trust the target by, instead of the system's (PEM).
-    #[arg(long = "pull.tls.cacert", value_name = "FILE")]
+    #[arg(long = "pull.tls.cacert", value_name = "FILE", value_parser = file_name)]
     pub pull_tls_cacert: Option<PathBuf>,
 
     /// File with a certificate to show to the target (PEM).
-    #[arg(long = "pull.tls.cert", value_name = "FILE", requires = "pull_tls_key")]
+    #[arg(long = "pull.tls.cert", value_name = "FILE", value_parser = file_name, requires = "pull_tls_key")]
     pub pull_tls_cert: Option<PathBuf>,
 
     /// File with the key of that certificate (PEM).
-    #[arg(long = "pull.tls.key", value_name = "FILE", requires = "pull_tls_cert")]
+    #[arg(long = "pull.tls.key", value_name = "FILE", value_parser = file_name, requires = "pull_tls_cert")]
     pub pull_tls_key: Option<PathBuf>,
 
     /// Name that the target's certificate must have, instead of the one in the URL.
@@ -142,12 +143,13 @@ pub struct Args {
     #[arg(
         long = "pull.bearer-token-file",
         value_name = "FILE",
+        value_parser = file_name,
         conflicts_with = "pull_basic_auth_file"
     )]
     pub pull_bearer_token_file: Option<PathBuf>,
 
     /// File with user:password for the target.
-    #[arg(long = "pull.basic-auth-file", value_name = "FILE")]
+    #[arg(long = "pull.basic-auth-file", value_name = "FILE", value_parser = file_name)]
     pub pull_basic_auth_file: Option<PathBuf>,
 
     /// Header to send to the target; may be given several times.
@@ -166,6 +168,13 @@ pub struct Args {
     /// How the log is written.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+fn file_name(text: &str) -> Result<PathBuf, &'static str> {
+    match text {
+        "" => Err("the value is empty; give the name of a file"),
+        _ => Ok(text.into()),
+    }
 }
 
 /// The value of `--metrics-addr`, where nothing means nowhere.

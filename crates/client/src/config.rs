@@ -169,7 +169,9 @@ impl PullToken {
         };
         let header = value
             .to_str()
-            .and_then(|text| HeaderValue::from_str(text.trim_end_matches(['\r', '\n'])).ok());
+            .map(|text| text.trim_end_matches(['\r', '\n']))
+            .filter(|text| text.bytes().all(|byte| matches!(byte, b' '..=b'~')))
+            .and_then(|text| HeaderValue::from_str(text).ok());
         let mut header = header.ok_or_else(|| {
             UsageError(
                 "PROM_TOKEN in the environment has characters that a header cannot hold; \
@@ -283,10 +285,13 @@ mod tests {
     #[test]
     fn an_empty_token_is_none_and_a_bad_one_is_told_without_showing_it() {
         assert!(config(&[], Some("")).unwrap().pull_token.is_none());
-        let error = config(&[], Some("sec\u{0}ret")).unwrap_err();
-        assert!(error.is::<UsageError>());
-        assert!(error.to_string().starts_with("PROM_TOKEN"), "{error}");
-        assert!(!error.to_string().contains("sec\u{0}ret"));
+        assert!(config(&[], Some("se cret\n")).unwrap().pull_token.is_some());
+        for bad in ["sec\u{0}ret", "sec\tret", "s\u{e9}cret", "sec\nret"] {
+            let error = config(&[], Some(bad)).unwrap_err();
+            assert!(error.is::<UsageError>());
+            assert!(error.to_string().starts_with("PROM_TOKEN"), "{error}");
+            assert!(!error.to_string().contains(bad));
+        }
     }
 
     #[test]
@@ -307,6 +312,12 @@ mod tests {
             usage(&[&URLS[..], &["--tls.cert", "x"]].concat()),
             "--tls.key is required"
         );
+        for flag in ["--tls.cacert", "--tls.cert", "--tls.key"] {
+            assert_eq!(
+                usage(&[&URLS[..], &[&format!("{flag}=")]].concat()),
+                format!("{flag}: the value is empty; give the name of a file")
+            );
+        }
         assert_eq!(
             usage(&[&URLS[..], &["--metrics-addr", "9369"]].concat()),
             "--metrics-addr: \"9369\" is not a listen address; \

@@ -21,6 +21,9 @@ pub enum PullError {
     /// As many scrapes are in hand as the client takes.
     #[error("client is busy with {0} scrapes already")]
     Busy(usize),
+    /// The grace period is over.
+    #[error("client is shutting down")]
+    ShuttingDown,
     /// No connection came about.
     #[error("cannot reach target {target}: {why}")]
     Unreachable {
@@ -87,7 +90,7 @@ impl PullError {
         match self {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Instruction(_) => StatusCode::BAD_REQUEST,
-            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy(_) | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable { .. } | Self::NoAnswer { .. } | Self::Informational { .. } => {
                 StatusCode::BAD_GATEWAY
             }

@@ -7,6 +7,7 @@ use pushprox_protocol::Fqdn;
 use pushprox_protocol::message::request::Instruction;
 use pushprox_protocol::timeout::{ScrapeTimeouts, answer_margin};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::answer::Answer;
@@ -28,6 +29,8 @@ pub struct Executor {
     pub timeouts: ScrapeTimeouts,
     /// Counts it all.
     pub metrics: Metrics,
+    /// Cancelled when the targets have no more time, because the client ends.
+    pub give_up: CancellationToken,
 }
 
 /// When a scrape's steps must be over.
@@ -55,7 +58,11 @@ impl Executor {
     pub async fn carry_out(&self, instruction: Instruction, received: Instant) {
         self.metrics.scrapes.inc();
         let deadlines = Deadlines::new(received, self.timeouts.resolve(&instruction.headers));
-        let pulled = self.scraper.pull(&instruction, deadlines.pull).await;
+        let pulled = tokio::select! {
+            biased;
+            pulled = self.scraper.pull(&instruction, deadlines.pull) => pulled,
+            () = self.give_up.cancelled() => Err(PullError::ShuttingDown),
+        };
         let Instruction { method, id, .. } = instruction;
         self.finish(&method, &id, pulled, received, deadlines.push)
             .await;

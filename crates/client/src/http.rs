@@ -1,6 +1,8 @@
 //! The two HTTP clients, one for each leg, which share nothing: no credentials, no certificates, no
 //! connections.
 
+use std::cell::Cell;
+use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use pushprox_daemon::listen::{
 };
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Request, Response};
+use tower::util::MapRequestLayer;
 use url::Url;
 
 use crate::leg::LegError;
@@ -61,7 +64,7 @@ impl ToTarget {
     ///
     /// The certificates cannot be used, or the system's cannot be read.
     pub fn new(tls: Tls, url: &Url) -> Result<Self, LegError> {
-        let plain = builder(false).no_proxy().build();
+        let plain = to_target(false).build();
         let this = Self {
             plain: plain.map_err(|error| tls.blame(&error))?,
             secure: OnceLock::new(),
@@ -92,10 +95,28 @@ impl ToTarget {
         if let Some(secure) = self.secure.get() {
             return Ok(secure);
         }
-        let secure = builder(true).no_proxy();
-        let secure = self.tls.apply(secure, &self.url).build()?;
+        let secure = self.tls.apply(to_target(true), &self.url).build()?;
         Ok(self.secure.get_or_init(|| secure))
     }
+}
+
+/// Awaits a request of [`ToTarget`]'s, and tells beside its outcome whether it began a new connection.
+pub async fn watch_connects<T>(request: impl Future<Output = T>) -> (T, bool) {
+    let watched = async {
+        let outcome = request.await;
+        (outcome, CONNECTED.with(Cell::get))
+    };
+    CONNECTED.scope(Cell::new(false), watched).await
+}
+
+tokio::task_local! {
+    /// A connection is begun inside the request that needs it, and so in its task.
+    static CONNECTED: Cell<bool>;
+}
+
+fn note_connect<T>(connect: T) -> T {
+    CONNECTED.try_with(|connected| connected.set(true)).ok();
+    connect
 }
 
 /// Reads an answer to its end, so that its connection can serve again, and tells what it was: the
@@ -134,6 +155,13 @@ pub async fn discard(mut response: Response) -> String {
     told
 }
 
+fn to_target(is_secure: bool) -> ClientBuilder {
+    builder(is_secure)
+        .no_proxy()
+        .http1_max_headers(MAX_TARGET_HEADERS)
+        .connector_layer(MapRequestLayer::new(note_connect))
+}
+
 /// What both legs have in common. Without `is_secure` no certificate is trusted, and none is loaded.
 fn builder(is_secure: bool) -> ClientBuilder {
     let builder = match is_secure {
@@ -161,6 +189,9 @@ fn a_proxy_in_the_environment_is_secure() -> bool {
         .filter_map(std::env::var_os)
         .any(|value| value.to_string_lossy().starts_with("https:"))
 }
+
+/// More than our proxy passes on, so that the limit is the proxy's and its reason is the one told.
+const MAX_TARGET_HEADERS: usize = 256;
 
 /// For a connection to the proxy, which no scrape's time bounds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

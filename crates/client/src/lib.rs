@@ -29,12 +29,14 @@ pub mod tls;
 pub mod urls;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pushprox_daemon::listen::ListenAddress;
 use pushprox_daemon::metrics::Registry;
 use pushprox_daemon::web::Web;
 use pushprox_daemon::{Shutdown, admin};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
@@ -75,12 +77,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         pull_url = %config.pull_url,
         "client started"
     );
+    let give_up = CancellationToken::new();
     let executor = Arc::new(Executor {
         fqdn: fqdn.clone(),
         scraper: Scraper::new(config.to_target, config.pull_url, config.pull_token),
         pusher: Pusher::new(config.to_proxy.clone(), config.proxy_url.clone()),
         timeouts: config.timeouts,
         metrics: metrics.clone(),
+        give_up: give_up.clone(),
     });
     Poller::new(
         config.to_proxy,
@@ -93,10 +97,21 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     )
     .run(executor, &shutdown)
     .await;
-    shutdown.drain(config.grace_period).await;
+    let grace_is_over = async {
+        tokio::time::sleep(config.grace_period).await;
+        give_up.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = shutdown.drain(config.grace_period + LAST_WORDS) => {}
+        () = grace_is_over => {}
+    }
     info!("client stopped");
     Ok(())
 }
+
+/// For telling the proxy about the scrapes that the grace period was too short for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A port that is taken keeps nobody from being scraped: several clients may run on a machine.
 async fn serve_own_pages(

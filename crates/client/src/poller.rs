@@ -84,8 +84,7 @@ impl Poller {
             match polled {
                 Ok(Some(received)) => {
                     self.succeeded();
-                    if let Some(turned_down) = Self::take_on(received, &executor, &slots, shutdown)
-                    {
+                    if let Some(turned_down) = take_on(received, &executor, &slots, shutdown) {
                         // Until it is turned down, no other scrape comes in.
                         tokio::select! {
                             () = shutdown.cancelled() => return,
@@ -103,33 +102,6 @@ impl Poller {
                 }
             }
         }
-    }
-
-    /// Gives a scrape to a task of its own, and that task back where it is to be waited for.
-    fn take_on(
-        instruction: Result<Instruction, Refused>,
-        executor: &Arc<Executor>,
-        slots: &Arc<Semaphore>,
-        shutdown: &Shutdown,
-    ) -> Option<JoinHandle<()>> {
-        let received = Instant::now();
-        let executor = Arc::clone(executor);
-        let (method, id, why) = match (instruction, Arc::clone(slots).try_acquire_owned()) {
-            (Ok(instruction), Ok(slot)) => {
-                shutdown.spawn(async move {
-                    executor.carry_out(instruction, received).await;
-                    drop(slot);
-                });
-                return None;
-            }
-            (Ok(instruction), Err(_)) => (
-                instruction.method,
-                instruction.id,
-                PullError::Busy(MAX_SCRAPES),
-            ),
-            (Err(Refused { id, why }), _) => (Method::GET, id, PullError::Instruction(why)),
-        };
-        Some(shutdown.spawn(async move { executor.turn_down(&method, &id, why, received).await }))
     }
 
     /// One poll: a scrape, or nothing when the wait was over before there was one.
@@ -208,6 +180,33 @@ impl Poller {
         }
         pause
     }
+}
+
+/// Gives a scrape to a task of its own, and that task back where it is to be waited for.
+fn take_on(
+    instruction: Result<Instruction, Refused>,
+    executor: &Arc<Executor>,
+    slots: &Arc<Semaphore>,
+    shutdown: &Shutdown,
+) -> Option<JoinHandle<()>> {
+    let received = Instant::now();
+    let executor = Arc::clone(executor);
+    let (method, id, why) = match (instruction, Arc::clone(slots).try_acquire_owned()) {
+        (Ok(instruction), Ok(slot)) => {
+            shutdown.spawn(async move {
+                executor.carry_out(instruction, received).await;
+                drop(slot);
+            });
+            return None;
+        }
+        (Ok(instruction), Err(_)) => (
+            instruction.method,
+            instruction.id,
+            PullError::Busy(MAX_SCRAPES),
+        ),
+        (Err(Refused { id, why }), _) => (Method::GET, id, PullError::Instruction(why)),
+    };
+    Some(shutdown.spawn(async move { executor.turn_down(&method, &id, why, received).await }))
 }
 
 /// A scrape whose instruction cannot be carried out, but whose id is known.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::answer::Answer;
 use crate::config::PullToken;
 use crate::error::{PullError, find};
+use crate::http::watch_connects;
 use crate::leg::{LegError, TargetLeg};
 use crate::pull_url::PullUrl;
 use crate::urls::shown;
@@ -63,11 +64,11 @@ impl Scraper {
             leg.http.execute(request)
         };
         let exchange = async {
-            match request().await {
+            match watch_connects(request()).await {
                 // A target may close a connection in the very moment in which it is used again,
-                // and a scrape can be asked twice.
-                Err(error) if was_closed(&error) => request().await,
-                result => result,
+                // and a scrape can be asked twice. One that closes a fresh connection means it.
+                (Err(error), false) if was_closed(&error) => request().await,
+                (result, _) => result,
             }
         };
         match timeout_at(deadline, exchange).await {

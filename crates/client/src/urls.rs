@@ -16,6 +16,12 @@ pub enum UrlError {
     /// Another scheme, or none: `localhost:8080` has the scheme `localhost`.
     #[error("the URL begins neither with http:// nor with https://; write http://host:port/")]
     Scheme,
+    /// A line break or the like, which the parser would drop or keep in silence.
+    #[error("the URL has a line break or another control character in it; write it without")]
+    Control,
+    /// The port 0, which nobody can connect to.
+    #[error("the port of the URL is 0; write the one that the server listens on")]
+    Port,
     /// A proxy's URL with a query.
     #[error(
         "the URL of the proxy cannot have a query ('?'); write one like http://host:8080/path/"
@@ -39,12 +45,24 @@ pub(crate) struct HttpUrl {
 
 impl HttpUrl {
     pub(crate) fn parse(text: &str) -> Result<Self, UrlError> {
-        let mut url = Url::parse(text.trim()).map_err(|error| match error {
-            url::ParseError::RelativeUrlWithoutBase => UrlError::Scheme,
-            _ => UrlError::Syntax,
-        })?;
-        if !matches!(url.scheme(), "http" | "https") {
+        let text = text.trim();
+        if text.contains(char::is_control) {
+            return Err(UrlError::Control);
+        }
+        // The parser mends what browsers mend: `http:/host` and `http:///host` are hosts to it.
+        let (scheme, rest) = text.split_once("://").ok_or(UrlError::Scheme)?;
+        if !["http", "https"]
+            .iter()
+            .any(|known| scheme.eq_ignore_ascii_case(known))
+        {
             return Err(UrlError::Scheme);
+        }
+        if rest.starts_with(['/', '\\']) {
+            return Err(UrlError::Syntax);
+        }
+        let mut url = Url::parse(text).map_err(|_| UrlError::Syntax)?;
+        if url.port() == Some(0) {
+            return Err(UrlError::Port);
         }
         if url.fragment().is_some() {
             return Err(UrlError::Fragment);
@@ -97,6 +115,9 @@ mod tests {
         let decoded = BASE64_STANDARD.decode("dXMgZXI6cEBzczp3").unwrap();
         assert_eq!(decoded, b"us er:p@ss:w");
         assert_eq!(parsed.authorization.unwrap(), "Basic dXMgZXI6cEBzczp3");
+        // Files end in a line break, and so do variables that are filled from them.
+        let url = HttpUrl::parse(" HTTP://host/x\n").unwrap().url;
+        assert_eq!(url.as_str(), "http://host/x");
         let only_user = HttpUrl::parse("http://u@host").unwrap();
         assert_eq!(only_user.authorization.unwrap(), "Basic dTo=");
         assert!(
@@ -114,7 +135,16 @@ mod tests {
             ("host:8080", UrlError::Scheme),
             ("//host/", UrlError::Scheme),
             ("ftp://host", UrlError::Scheme),
+            ("http:/host", UrlError::Scheme),
+            ("http:host", UrlError::Scheme),
+            ("http:\\\\host", UrlError::Scheme),
             ("http://", UrlError::Syntax),
+            ("http:///host", UrlError::Syntax),
+            ("http:///\\host", UrlError::Syntax),
+            ("http://host:0/", UrlError::Port),
+            ("http://u:se\ncret@host/", UrlError::Control),
+            ("http://ho\tst/", UrlError::Control),
+            ("ht\u{7f}tp://host/", UrlError::Control),
             ("http://host:99999", UrlError::Syntax),
             ("http://host/#x", UrlError::Fragment),
             ("http://a%3Ab:c@host/", UrlError::User),

@@ -180,6 +180,14 @@ fn one_line(command: &Command, given: &[OsString], error: &clap::Error) -> Strin
                 variables_instead(command, &flag)
             )
         }
+        // A URL with a password in it, which has lost its flag or is taken for one.
+        ErrorKind::UnknownArgument
+            if text_of(error, ContextKind::InvalidArg).is_some_and(|shown| shown.contains('@')) =>
+        {
+            "there is an argument that belongs to no flag, and is not shown because of the '@' in \
+             it; -h lists the flags"
+                .to_owned()
+        }
         ErrorKind::UnknownArgument => {
             let mut line = if flag.starts_with('-') {
                 format!("there is no flag {flag}")

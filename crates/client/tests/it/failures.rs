@@ -150,6 +150,11 @@ async fn errors_of_the_target_keep_their_status_and_reason() {
             b"HTTP/1.1 599 \r\nContent-Length: 0\r\n\r\n",
             "HTTP/1.1 599 ",
         ),
+        // What stands in for a reason that is not ASCII, of which the HTTP library keeps nothing.
+        (
+            b"HTTP/1.1 503 \xdcberlastet\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 503 Service Unavailable",
+        ),
     ] {
         let (push, _) = push_after(bytes).await;
         assert_eq!(push.status_line(), line);
@@ -247,4 +252,27 @@ async fn a_connection_that_the_target_has_just_closed_is_not_a_failure() {
     let push = proxy.push().await;
     assert_eq!(push.status_line(), "HTTP/1.1 200 OK");
     client.shutdown.begin();
+}
+
+#[tokio::test]
+async fn a_target_that_closes_a_fresh_connection_is_asked_once() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
+    for round in 1..=3 {
+        proxy.hand_out(&scrape("1", "", "5", "")).await;
+        drop(target.next().await);
+        let push = proxy.push().await;
+        assert_eq!(
+            push.status_line(),
+            format!(
+                "HTTP/1.1 502 target {} gave no answer: \
+                 the connection was closed before the answer",
+                target.url("/metrics")
+            )
+        );
+        push.answer("200 OK", "");
+        assert_eq!(target.connections(), round);
+        assert!(target.try_next().is_none());
+    }
+    client.stop().await;
 }

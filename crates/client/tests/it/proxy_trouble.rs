@@ -211,6 +211,23 @@ async fn a_shutdown_drops_the_poll_and_finishes_the_scrapes_in_hand() {
 }
 
 #[tokio::test]
+async fn a_scrape_that_the_grace_period_is_too_short_for_is_told() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let grace = ["--shutdown.grace-period=300ms"];
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &grace);
+    proxy.hand_out(&scrape("1", "", "300", "")).await;
+    let pull = target.next().await;
+    let begun = Instant::now();
+    client.shutdown.begin();
+    let push = proxy.push().await;
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert_eq!(push.status_line(), "HTTP/1.1 503 client is shutting down");
+    pull.gone().await;
+    push.answer("200 OK", "");
+    client.stop().await;
+}
+
+#[tokio::test]
 async fn the_grace_period_bounds_the_end() {
     let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
     let grace = ["--shutdown.grace-period=300ms"];
@@ -218,6 +235,7 @@ async fn the_grace_period_bounds_the_end() {
     proxy.hand_out(&scrape("1", "", "300", "")).await;
     let _pull = target.next().await;
     let begun = Instant::now();
+    // The proxy never answers the push that tells it.
     client.stop().await;
     assert!(begun.elapsed() < Duration::from_secs(5));
 }

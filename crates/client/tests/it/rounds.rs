@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use crate::peers::{Peer, Proxy};
 use crate::support::{Client, read_some, recording, scrape, soon, time_passes};
@@ -268,6 +269,28 @@ async fn too_many_scrapes_are_turned_down_and_told() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_takes_no_refusals_stops_neither_the_polls_nor_the_end() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let grace = ["--shutdown.grace-period=0s"];
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &grace);
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        proxy.hand_out(&scrape("1", "", "60", "")).await;
+        held.push(target.next().await);
+    }
+    let handed_out = Instant::now();
+    proxy.hand_out(&scrape("one too many", "", "60", "")).await;
+    let unanswered = proxy.push().await;
+    proxy.hand_out(&scrape("another", "", "60", "")).await;
+    assert!(handed_out.elapsed() < Duration::from_secs(5));
+    unanswered.gone().await;
+    let _unanswered = proxy.push().await;
+    let ended = Instant::now();
+    client.stop().await;
+    assert!(ended.elapsed() < Duration::from_millis(1_900));
+}
+
+#[tokio::test]
 async fn answers_without_a_body_are_pushed_as_a_head() {
     let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
     let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
@@ -301,6 +324,21 @@ async fn answers_without_a_body_are_pushed_as_a_head() {
         assert_eq!(without_time(push.text()), pushed);
         push.answer("200 OK", "");
     }
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn many_headers_of_a_target_go_through() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
+    proxy.hand_out(&scrape("1", "", "10", "")).await;
+    let headers = "X-Many: y\r\n".repeat(200);
+    let answer = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: 0\r\n\r\n");
+    target.next().await.reply(answer);
+    let push = proxy.push().await;
+    assert_eq!(push.status_line(), "HTTP/1.1 200 OK");
+    assert_eq!(push.text().matches("X-Many: y\r\n").count(), 200);
+    push.answer("200 OK", "");
     client.stop().await;
 }
 

@@ -109,6 +109,18 @@ fn unknown_flags_keep_the_suggestion_on_the_line() {
         usage_with(&["word"]),
         "\"word\" is not a flag, and no other arguments are taken; -h lists the flags"
     );
+    for secret in [
+        "http://u:secret@h/",
+        "http://u:sec=secret@h/",
+        "http://u:[secret]@h/",
+        "--http://u:secret@h/",
+    ] {
+        assert_eq!(
+            usage_with(&[secret]),
+            "there is an argument that belongs to no flag, and is not shown because of the '@' in \
+             it; -h lists the flags"
+        );
+    }
     assert_eq!(
         usage_with(&["--first", "2"]),
         "--first is given more than once"

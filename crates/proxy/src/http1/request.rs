@@ -147,13 +147,14 @@ pub(crate) struct Pace {
 impl Pace {
     /// Whether to parse `bytes`, which have grown since the last time.
     pub(crate) fn is_due(&mut self, bytes: &[u8]) -> bool {
-        let new = bytes.get(self.seen.saturating_sub(3)..).unwrap_or_default();
-        self.seen = bytes.len();
-        let may_be_complete = new.windows(2).any(|two| two == b"\n\n")
-            || new.windows(4).any(|four| four == b"\r\n\r\n")
-            || new.windows(3).any(|three| three == b"\n\r\n");
-        if bytes.len() < self.next && !may_be_complete {
-            return false;
+        let seen = std::mem::replace(&mut self.seen, bytes.len());
+        if bytes.len() < self.next {
+            let new = bytes.get(seen.saturating_sub(3)..).unwrap_or_default();
+            let may_be_complete = new.windows(2).any(|two| two == b"\n\n")
+                || new.windows(3).any(|three| three == b"\n\r\n");
+            if !may_be_complete {
+                return false;
+            }
         }
         self.next = bytes.len() * 2;
         true

@@ -81,6 +81,22 @@ async fn a_scrape_in_the_moment_of_a_departure_goes_to_who_stays() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_in_the_very_moment_of_its_poll_is_handed_nothing() {
+    let proxy = start().await;
+    let mut stays = proxy.park("node").await;
+    for _ in 0..60 {
+        let mut leaves = proxy.connect().await;
+        leaves.send(&poll("node", "")).await.unwrap();
+        drop(leaves);
+        let mut scrape = proxy.scrape("http://node/metrics", 10.0).await;
+        let given = instruction(&mut stays).await;
+        stays.send(&poll("node", "")).await.unwrap();
+        proxy.push(answer(&given.id, "ok")).await;
+        assert_eq!(scrape.receive().await.unwrap().text(), "ok");
+    }
+}
+
+#[tokio::test]
 async fn nothing_of_a_connection_stays_behind() {
     let proxy = start().await;
     let before = descriptors();

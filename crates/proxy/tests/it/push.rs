@@ -213,6 +213,48 @@ async fn bad_pushes_are_refused_with_a_reason() {
 }
 
 #[tokio::test]
+async fn an_unknown_id_is_refused_before_its_body_has_come() {
+    let proxy = start().await;
+    let mut connection = proxy.connect().await;
+    let head = "POST /push HTTP/1.1\r\nHost: p\r\nContent-Length: 5000\r\n\r\n\
+                HTTP/1.1 200 OK\r\nId: 3caff62d-f468-48df-9611-0d2eddf18a98\r\n\r\nhalf";
+    let before = tokio::time::Instant::now();
+    connection.send(head.as_bytes()).await.unwrap();
+    let refused = connection.receive().await.unwrap();
+    assert_eq!(refused.status(), 410);
+    assert_eq!(refused.header("Connection"), Some("close"));
+    assert!(before.elapsed() < std::time::Duration::from_millis(1_500));
+}
+
+#[tokio::test]
+async fn a_head_in_single_bytes_is_read_as_one() {
+    let proxy = start().await;
+    let (mut scrape, id) = in_hand(&proxy).await;
+    let mut connection = proxy.connect().await;
+    let start = b"POST /push HTTP/1.1\r\nHost: p\r\nTransfer-Encoding: chunked\r\n\r\n";
+    connection.send(start).await.unwrap();
+    for byte in answer(&id, "ok").into_bytes() {
+        let chunk = [b"1\r\n".as_slice(), &[byte], b"\r\n"].concat();
+        connection.send(&chunk).await.unwrap();
+    }
+    connection.send(b"0\r\n\r\n").await.unwrap();
+    assert_eq!(scrape.receive().await.unwrap().text(), "ok");
+    assert_eq!(connection.receive().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_tells_the_length_that_it_may() {
+    let proxy = start().await;
+    for (line, length) in [("204 No Content", None), ("304 Not Modified", Some("9"))] {
+        let (answer, _) = pushed(&proxy, |id| {
+            format!("HTTP/1.1 {line}\r\nContent-Length: 9\r\nId: {id}\r\n\r\n")
+        })
+        .await;
+        assert_eq!(answer.header("Content-Length"), length, "{line}");
+    }
+}
+
+#[tokio::test]
 async fn a_push_is_told_when_prometheus_has_hung_up() {
     let proxy = start().await;
     let (scrape, id) = in_hand(&proxy).await;

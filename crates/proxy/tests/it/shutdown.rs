@@ -57,10 +57,39 @@ async fn the_grace_period_ends_what_does_not() {
     config.shutdown_grace_period = Duration::from_millis(300);
     let proxy = start_with(config).await;
     let mut poll = proxy.park("node").await;
-    let _scrape = proxy.scrape("http://node/metrics", 60.0).await;
+    let mut scrape = proxy.scrape("http://node/metrics", 60.0).await;
     instruction(&mut poll).await;
     proxy.shutdown.begin();
+    let answer = scrape.receive().await.unwrap();
+    assert_eq!(
+        (answer.status(), answer.reason()),
+        (503, "proxy is shutting down")
+    );
     timeout(Duration::from_secs(10), proxy.ended)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn half_a_request_does_not_hold_the_proxy_up() {
+    let proxy = start().await;
+    let mut halves = Vec::new();
+    for half in [
+        "POST /poll HTTP/1.1\r\nHost: p\r\nContent-Length: 5\r\n\r\na",
+        "POST /push HTTP/1.1\r\nHost: p\r\nContent-Length: 500\r\n\r\nHTTP/1.1 200 OK",
+        "POST /push HTTP/1.1\r\nHost: p\r\nContent-Length: 500\r\n\r\nHTTP/1.1 200 OK\r\nId: 1\r\n\r\n",
+        "GET /clients HTTP",
+    ] {
+        let mut connection = proxy.connect().await;
+        connection.send(half.as_bytes()).await.unwrap();
+        halves.push(connection);
+    }
+    // A request of its own, behind the others in the proxy's one thread.
+    get(proxy.address, "/-/healthy").await;
+    proxy.shutdown.begin();
+    // The grace period is ten seconds.
+    timeout(Duration::from_secs(5), proxy.ended)
         .await
         .unwrap()
         .unwrap();
