@@ -1,5 +1,6 @@
 //! The command line, as the operator types it.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,8 +10,10 @@ use pushprox_daemon::listen::{AddressError, ListenAddress};
 use pushprox_daemon::logging::LogArgs;
 use pushprox_protocol::Fqdn;
 
+use crate::credentials::ExtraHeader;
 use crate::proxy_url::ProxyUrl;
 use crate::pull_url::PullUrl;
+use crate::tls::ServerName;
 
 /// Fetches metrics for a Prometheus that cannot reach them: polls a PushProx proxy for scrapes,
 /// pulls each from one fixed URL, and pushes the answer.
@@ -74,17 +77,84 @@ pub struct Args {
     )]
     pub metrics_addr: MetricsAddress,
 
+    /// File with TLS, users, headers and a rate limit for that address, in the format of
+    /// Prometheus's exporters.
+    #[arg(long = "web.config.file", value_name = "FILE", value_parser = file_name)]
+    pub web_config: Option<PathBuf>,
+
     /// File with the certificates to trust the proxy by, instead of the system's (PEM).
     #[arg(long = "tls.cacert", value_name = "FILE", value_parser = file_name)]
-    pub tls_cacert: Option<String>,
+    pub tls_cacert: Option<PathBuf>,
 
     /// File with a certificate to show to the proxy (PEM).
     #[arg(long = "tls.cert", value_name = "FILE", value_parser = file_name, requires = "tls_key")]
-    pub tls_cert: Option<String>,
+    pub tls_cert: Option<PathBuf>,
 
     /// File with the key of that certificate (PEM).
     #[arg(long = "tls.key", value_name = "FILE", value_parser = file_name, requires = "tls_cert")]
-    pub tls_key: Option<String>,
+    pub tls_key: Option<PathBuf>,
+
+    /// Name that the proxy's certificate must have, instead of the one in the URL.
+    #[arg(long = "tls.server-name", value_name = "NAME")]
+    pub tls_server_name: Option<ServerName>,
+
+    /// Take any certificate of the proxy's: whoever answers is believed.
+    #[arg(long = "tls.insecure-skip-verify")]
+    pub tls_insecure_skip_verify: bool,
+
+    /// File with a token for the proxy.
+    #[arg(
+        long = "proxy.bearer-token-file",
+        value_name = "FILE",
+        value_parser = file_name,
+        conflicts_with = "proxy_basic_auth_file"
+    )]
+    pub proxy_bearer_token_file: Option<PathBuf>,
+
+    /// File with user:password for the proxy.
+    #[arg(long = "proxy.basic-auth-file", value_name = "FILE", value_parser = file_name)]
+    pub proxy_basic_auth_file: Option<PathBuf>,
+
+    /// Header to send to the proxy; may be given several times.
+    #[arg(long = "proxy.header", value_name = "NAME: VALUE")]
+    pub proxy_header: Vec<ExtraHeader>,
+
+    /// File with the certificates to trust the target by, instead of the system's (PEM).
+    #[arg(long = "pull.tls.cacert", value_name = "FILE", value_parser = file_name)]
+    pub pull_tls_cacert: Option<PathBuf>,
+
+    /// File with a certificate to show to the target (PEM).
+    #[arg(long = "pull.tls.cert", value_name = "FILE", value_parser = file_name, requires = "pull_tls_key")]
+    pub pull_tls_cert: Option<PathBuf>,
+
+    /// File with the key of that certificate (PEM).
+    #[arg(long = "pull.tls.key", value_name = "FILE", value_parser = file_name, requires = "pull_tls_cert")]
+    pub pull_tls_key: Option<PathBuf>,
+
+    /// Name that the target's certificate must have, instead of the one in the URL.
+    #[arg(long = "pull.tls.server-name", value_name = "NAME")]
+    pub pull_tls_server_name: Option<ServerName>,
+
+    /// Take any certificate of the target's: whoever answers is believed.
+    #[arg(long = "pull.tls.insecure-skip-verify")]
+    pub pull_tls_insecure_skip_verify: bool,
+
+    /// File with a token for the target.
+    #[arg(
+        long = "pull.bearer-token-file",
+        value_name = "FILE",
+        value_parser = file_name,
+        conflicts_with = "pull_basic_auth_file"
+    )]
+    pub pull_bearer_token_file: Option<PathBuf>,
+
+    /// File with user:password for the target.
+    #[arg(long = "pull.basic-auth-file", value_name = "FILE", value_parser = file_name)]
+    pub pull_basic_auth_file: Option<PathBuf>,
+
+    /// Header to send to the target; may be given several times.
+    #[arg(long = "pull.header", value_name = "NAME: VALUE")]
+    pub pull_header: Vec<ExtraHeader>,
 
     /// How long scrapes in hand may take after SIGTERM or SIGINT.
     #[arg(long = "shutdown.grace-period", value_name = "DURATION", default_value = "10s",
@@ -100,10 +170,10 @@ pub struct Args {
     pub log: LogArgs,
 }
 
-fn file_name(text: &str) -> Result<String, &'static str> {
+fn file_name(text: &str) -> Result<PathBuf, &'static str> {
     match text {
-        "" => Err("the value is empty; give the name of a PEM file"),
-        _ => Ok(text.to_owned()),
+        "" => Err("the value is empty; give the name of a file"),
+        _ => Ok(text.into()),
     }
 }
 

@@ -2,20 +2,25 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use http::HeaderValue;
+use http::header::AUTHORIZATION;
 use pushprox_daemon::cli::UsageError;
 use pushprox_daemon::listen::ListenAddress;
+use pushprox_daemon::reload::Reloaded;
 use pushprox_protocol::Fqdn;
 use pushprox_protocol::timeout::ScrapeTimeouts;
-use reqwest::{Certificate, Identity};
+use tracing::warn;
 
 use crate::cli::Args;
+use crate::credentials::CredentialFiles;
+use crate::leg::{LegError, LegFlags, ProxyLeg, TargetLeg};
 use crate::proxy_url::ProxyUrl;
 use crate::pull_url::PullUrl;
+use crate::tls::TlsFlags;
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -36,8 +41,12 @@ pub struct Config {
     pub poll_wait: Option<u32>,
     /// Where the client's own pages are.
     pub metrics_address: Option<ListenAddress>,
-    /// TLS towards the proxy.
-    pub tls: Tls,
+    /// Who may see them, and how.
+    pub web_config: Option<PathBuf>,
+    /// How the proxy is spoken to.
+    pub to_proxy: Arc<Reloaded<ProxyLeg, LegError>>,
+    /// How the target is spoken to.
+    pub to_target: Arc<Reloaded<TargetLeg, LegError>>,
     /// How long scrapes in hand may take at the end.
     pub grace_period: Duration,
     /// The token for the pull URL.
@@ -50,9 +59,20 @@ impl Config {
     /// # Errors
     ///
     /// A file cannot be read, or does not hold what its flag is for; the token fits no header.
-    pub fn new(args: Args, prom_token: Option<OsString>) -> anyhow::Result<Self> {
+    pub fn new(mut args: Args, prom_token: Option<OsString>) -> anyhow::Result<Self> {
+        let to_proxy = LegFlags::to_proxy(&mut args);
+        to_proxy.check("--proxy-url", args.proxy_url.authorization())?;
+        if to_proxy.tls.server_name.is_some() && crate::http::leads_elsewhere(&args.proxy_url) {
+            let what = "--tls.server-name does not go with the HTTP proxy in the environment \
+                        (HTTPS_PROXY or ALL_PROXY); unset that one";
+            return Err(UsageError(what.to_owned()).into());
+        }
+        let to_target = LegFlags::to_target(&mut args);
+        to_target.check("--pull-url", args.pull_url.authorization())?;
         Ok(Self {
-            tls: Tls::read(&args)?,
+            to_proxy: Arc::new(ProxyLeg::load(to_proxy, args.proxy_url.clone())?),
+            to_target: Arc::new(TargetLeg::load(to_target, args.pull_url.clone())?),
+            web_config: args.web_config,
             proxy_url: args.proxy_url,
             pull_url: args.pull_url,
             fqdn: args.fqdn,
@@ -70,52 +90,66 @@ impl Config {
     }
 }
 
-/// The certificates of `--tls.cacert`, and the identity of `--tls.cert` and `--tls.key`.
-#[derive(Clone, Default)]
-pub struct Tls {
-    /// Roots that replace the system's.
-    pub roots: Option<Vec<Certificate>>,
-    /// What the client shows of itself.
-    pub identity: Option<Identity>,
-}
-
-impl Tls {
-    fn read(args: &Args) -> anyhow::Result<Self> {
-        let roots = args.tls_cacert.as_deref().map(|path| {
-            let pem = read("--tls.cacert", path)?;
-            let roots = Certificate::from_pem_bundle(&pem)
-                .with_context(|| format!("--tls.cacert: {path} is not a PEM file"))?;
-            anyhow::ensure!(
-                !roots.is_empty(),
-                "--tls.cacert: {path} has no certificate in PEM format in it"
-            );
-            Ok(roots)
-        });
-        let identity = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
-        let identity = identity.map(|(cert, key)| {
-            let mut pem = read("--tls.cert", cert)?;
-            pem.push(b'\n');
-            pem.extend(read("--tls.key", key)?);
-            Identity::from_pem(&pem).with_context(|| {
-                format!(
-                    "--tls.cert, --tls.key: {cert} and {key} are not a certificate and its key \
-                     in PEM format"
-                )
-            })
-        });
-        Ok(Self {
-            roots: roots.transpose()?,
-            identity: identity.transpose()?,
-        })
+impl LegFlags {
+    fn to_proxy(args: &mut Args) -> Self {
+        Self {
+            tls: TlsFlags {
+                prefix: "--tls",
+                cacert: args.tls_cacert.take(),
+                cert: args.tls_cert.take(),
+                key: args.tls_key.take(),
+                server_name: args.tls_server_name.take(),
+                insecure_skip_verify: args.tls_insecure_skip_verify,
+            },
+            credentials: CredentialFiles {
+                prefix: "--proxy",
+                bearer: args.proxy_bearer_token_file.take(),
+                basic: args.proxy_basic_auth_file.take(),
+            },
+            headers: std::mem::take(&mut args.proxy_header),
+        }
     }
-}
 
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls")
-            .field("roots", &self.roots.as_ref().map(Vec::len))
-            .field("identity", &self.identity.is_some())
-            .finish()
+    fn to_target(args: &mut Args) -> Self {
+        Self {
+            tls: TlsFlags {
+                prefix: "--pull.tls",
+                cacert: args.pull_tls_cacert.take(),
+                cert: args.pull_tls_cert.take(),
+                key: args.pull_tls_key.take(),
+                server_name: args.pull_tls_server_name.take(),
+                insecure_skip_verify: args.pull_tls_insecure_skip_verify,
+            },
+            credentials: CredentialFiles {
+                prefix: "--pull",
+                bearer: args.pull_bearer_token_file.take(),
+                basic: args.pull_basic_auth_file.take(),
+            },
+            headers: std::mem::take(&mut args.pull_header),
+        }
+    }
+
+    /// There is one place for credentials, and only one may fill it.
+    fn check(&self, url: &str, in_url: Option<&HeaderValue>) -> Result<(), UsageError> {
+        let prefix = self.credentials.prefix;
+        let in_header = self
+            .headers
+            .iter()
+            .any(|header| header.name == AUTHORIZATION);
+        let ways = [self.credentials.is_some(), in_url.is_some(), in_header];
+        if ways.into_iter().filter(|given| *given).count() > 1 {
+            return Err(UsageError(format!(
+                "{prefix}.bearer-token-file, {prefix}.basic-auth-file, a user in {url} and \
+                 {prefix}.header Authorization exclude each other; give one of them"
+            )));
+        }
+        if self.tls.insecure_skip_verify {
+            warn!(
+                flag = format!("{}.insecure-skip-verify", self.tls.prefix),
+                "certificates are not verified: whoever answers is believed"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -160,10 +194,6 @@ impl fmt::Debug for PullToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PullToken(hidden)")
     }
-}
-
-fn read(flag: &str, path: &str) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("{flag}: cannot read {path}"))
 }
 
 /// `Prefer: wait` knows whole seconds only: a part of one counts as one.
@@ -285,7 +315,7 @@ mod tests {
         for flag in ["--tls.cacert", "--tls.cert", "--tls.key"] {
             assert_eq!(
                 usage(&[&URLS[..], &[&format!("{flag}=")]].concat()),
-                format!("{flag}: the value is empty; give the name of a PEM file")
+                format!("{flag}: the value is empty; give the name of a file")
             );
         }
         assert_eq!(

@@ -6,44 +6,42 @@ use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use hyper::ext::ReasonPhrase;
 use pushprox_daemon::listen::{
     KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES, USER_TIMEOUT,
 };
 use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder, Response};
+use reqwest::{Client, ClientBuilder, Request, Response};
 use tower::util::MapRequestLayer;
 use url::Url;
 
-use crate::config::Tls;
+use crate::leg::LegError;
 use crate::proxy_url::ProxyUrl;
+use crate::tls::Tls;
 
 /// The client for polls and pushes. It goes through the HTTP proxy that the environment names.
 ///
 /// # Errors
 ///
 /// The certificates cannot be used, or the system's cannot be read.
-pub fn to_proxy(url: &ProxyUrl, tls: &Tls) -> anyhow::Result<Client> {
+pub fn to_proxy(url: &ProxyUrl, tls: &Tls) -> Result<Client, LegError> {
     let is_secure = url.poll().scheme() == "https" || a_proxy_in_the_environment_is_secure();
     let mut builder = builder(is_secure).connect_timeout(CONNECT_TIMEOUT);
     if url.is_loopback() {
         // As Go does: what runs beside us is not reached through somebody else.
         builder = builder.no_proxy();
     }
-    if let Some(roots) = &tls.roots {
-        builder = builder.tls_certs_only(roots.iter().cloned());
-    }
-    if let Some(identity) = &tls.identity {
-        builder = builder.identity(identity.clone());
-    }
-    let flags = match (&tls.roots, &tls.identity) {
-        (Some(_), Some(_)) => "--tls.cacert, --tls.cert, --tls.key: cannot use these files",
-        (Some(_), None) => "--tls.cacert: cannot use the certificates of this file",
-        (None, Some(_)) => "--tls.cert, --tls.key: cannot use these files",
-        (None, None) => "cannot set up TLS with the system's certificates",
-    };
-    builder.build().context(flags)
+    let built = tls.apply(builder, url.poll()).build();
+    built.map_err(|error| tls.blame(&error))
+}
+
+/// Whether an HTTP proxy in the environment may stand between the client and this proxy.
+pub(crate) fn leads_elsewhere(url: &ProxyUrl) -> bool {
+    !url.is_loopback()
+        && ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
+            .iter()
+            .filter_map(std::env::var_os)
+            .any(|value| !value.is_empty())
 }
 
 /// The clients for pulls, with and without TLS. They ask the target itself, whatever the
@@ -54,34 +52,50 @@ pub struct ToTarget {
     /// Made when it is first needed: the system's certificates take memory, and a machine may
     /// have none.
     secure: OnceLock<Client>,
+    tls: Tls,
+    url: Url,
 }
 
 impl ToTarget {
-    /// A client for plain HTTP; the other one is made when it is needed.
+    /// A client for plain HTTP; the other one is made when it is needed, which is now where `url`
+    /// is https.
     ///
     /// # Errors
     ///
-    /// There is no reason for one that is known.
-    pub fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            plain: to_target(false).build()?,
+    /// The certificates cannot be used, or the system's cannot be read.
+    pub fn new(tls: Tls, url: &Url) -> Result<Self, LegError> {
+        let plain = to_target(false).build();
+        let this = Self {
+            plain: plain.map_err(|error| tls.blame(&error))?,
             secure: OnceLock::new(),
-        })
+            tls,
+            url: url.clone(),
+        };
+        match this.client(url) {
+            Ok(_) => Ok(this),
+            Err(error) => Err(this.tls.blame(&error)),
+        }
     }
 
-    /// The client for this URL.
+    /// Sends a request.
     ///
     /// # Errors
     ///
-    /// The system's certificates cannot be read.
-    pub fn client(&self, url: &Url) -> reqwest::Result<&Client> {
+    /// Those of the request; or the system's certificates cannot be read.
+    pub async fn execute(&self, mut request: Request) -> reqwest::Result<Response> {
+        let client = self.client(request.url())?;
+        self.tls.address(&mut request);
+        client.execute(request).await
+    }
+
+    fn client(&self, url: &Url) -> reqwest::Result<&Client> {
         if url.scheme() != "https" {
             return Ok(&self.plain);
         }
         if let Some(secure) = self.secure.get() {
             return Ok(secure);
         }
-        let secure = to_target(true).build()?;
+        let secure = self.tls.apply(to_target(true), &self.url).build()?;
         Ok(self.secure.get_or_init(|| secure))
     }
 }

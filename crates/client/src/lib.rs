@@ -3,7 +3,8 @@
 //! [`poller`] keeps one poll open at the proxy. Each scrape that comes back becomes a task of
 //! [`executor`]: [`scraper`] asks the pull URL, [`answer`] turns what comes, or what went wrong,
 //! into the body of a push, and [`pusher`] takes that to the proxy while it is still coming in. The
-//! two legs have HTTP clients of their own ([`http`]), so that nothing of one reaches the other.
+//! two legs have HTTP clients, certificates and credentials of their own ([`leg`], [`http`]), so that
+//! nothing of one reaches the other.
 //!
 //! The client ends with a signal, never because of what a peer does.
 
@@ -11,10 +12,12 @@ pub mod answer;
 pub mod backoff;
 pub mod cli;
 pub mod config;
+pub mod credentials;
 pub mod error;
 pub mod executor;
 pub mod hostname;
 pub mod http;
+pub mod leg;
 pub mod metrics;
 pub mod poller;
 pub mod proxy_url;
@@ -22,14 +25,15 @@ pub mod pull_url;
 pub mod pusher;
 pub mod readiness;
 pub mod scraper;
+pub mod tls;
 pub mod urls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use pushprox_daemon::listen::ListenAddress;
 use pushprox_daemon::metrics::Registry;
+use pushprox_daemon::web::Web;
 use pushprox_daemon::{Shutdown, admin};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +42,6 @@ use tracing::{info, warn};
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::executor::Executor;
-use crate::http::ToTarget;
 use crate::metrics::Metrics;
 use crate::poller::Poller;
 use crate::pusher::Pusher;
@@ -51,11 +54,9 @@ use crate::scraper::Scraper;
 ///
 /// It could not start: no usable name, or certificates that cannot be used.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-    let to_proxy = http::to_proxy(&config.proxy_url, &config.tls)?;
-    let to_target = ToTarget::new()?;
-    to_target
-        .client(&config.pull_url.for_scrape(None))
-        .context("cannot set up TLS with the system's certificates")?;
+    let web = Arc::new(Web::load(config.web_config)?);
+    shutdown.spawn(config.to_proxy.clone().watch(shutdown.clone()));
+    shutdown.spawn(config.to_target.clone().watch(shutdown.clone()));
     let fqdn = match config.fqdn {
         Some(fqdn) => fqdn,
         None => hostname::fqdn().await?,
@@ -64,7 +65,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let metrics = Metrics::register(&mut registry);
     let readiness = Arc::new(Readiness::new());
     if let Some(address) = &config.metrics_address {
-        serve_own_pages(address, registry, &readiness, &shutdown).await;
+        web.guard.register(&mut registry);
+        let (watched, until) = (web.clone(), shutdown.clone());
+        shutdown.spawn(async move { watched.watch(until).await });
+        serve_own_pages(address, registry, &readiness, web, &shutdown).await;
     }
     info!(
         version = pushprox_daemon::VERSION,
@@ -76,14 +80,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let give_up = CancellationToken::new();
     let executor = Arc::new(Executor {
         fqdn: fqdn.clone(),
-        scraper: Scraper::new(to_target, config.pull_url, config.pull_token),
-        pusher: Pusher::new(to_proxy.clone(), config.proxy_url.clone()),
+        scraper: Scraper::new(config.to_target, config.pull_url, config.pull_token),
+        pusher: Pusher::new(config.to_proxy.clone(), config.proxy_url.clone()),
         timeouts: config.timeouts,
         metrics: metrics.clone(),
         give_up: give_up.clone(),
     });
     Poller::new(
-        to_proxy,
+        config.to_proxy,
         config.proxy_url,
         &fqdn,
         config.poll_wait,
@@ -114,6 +118,7 @@ async fn serve_own_pages(
     address: &ListenAddress,
     registry: Registry,
     readiness: &Arc<Readiness>,
+    web: Arc<Web>,
     shutdown: &Shutdown,
 ) {
     match address.bind().await {
@@ -123,10 +128,11 @@ async fn serve_own_pages(
             }
             let readiness = Arc::clone(readiness);
             let ready = move || readiness.is_ready(Instant::now());
-            shutdown.spawn(admin::serve(
+            shutdown.spawn(admin::serve_with(
                 listener,
                 Arc::new(registry),
                 ready,
+                web,
                 shutdown.clone(),
             ));
         }

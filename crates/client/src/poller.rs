@@ -7,10 +7,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pushprox_daemon::Shutdown;
+use pushprox_daemon::reload::Reloaded;
 use pushprox_protocol::Fqdn;
 use pushprox_protocol::headers::{PREFER, PREFERENCE_APPLIED, wait_seconds};
 use pushprox_protocol::message::MessageError;
@@ -24,6 +25,7 @@ use crate::backoff::{Backoff, random};
 use crate::error::{PollError, PullError, why};
 use crate::executor::Executor;
 use crate::http::discard;
+use crate::leg::{LegError, ProxyLeg};
 use crate::metrics::Metrics;
 use crate::proxy_url::ProxyUrl;
 use crate::readiness::Readiness;
@@ -31,7 +33,7 @@ use crate::readiness::Readiness;
 /// Polls one proxy under one name.
 #[derive(Debug)]
 pub struct Poller {
-    http: reqwest::Client,
+    leg: Arc<Reloaded<ProxyLeg, LegError>>,
     url: ProxyUrl,
     name: Bytes,
     wait: Option<u32>,
@@ -45,11 +47,10 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// A poller with `http` made by [`crate::http::to_proxy`]. It asks the proxy to hold polls
-    /// for `wait` seconds.
+    /// A poller that asks the proxy to hold polls for `wait` seconds.
     #[must_use]
     pub fn new(
-        http: reqwest::Client,
+        leg: Arc<Reloaded<ProxyLeg, LegError>>,
         url: ProxyUrl,
         fqdn: &Fqdn,
         wait: Option<u32>,
@@ -58,7 +59,7 @@ impl Poller {
         metrics: Metrics,
     ) -> Self {
         Self {
-            http,
+            leg,
             url,
             name: fqdn.to_string().into(),
             wait,
@@ -113,15 +114,13 @@ impl Poller {
         }));
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        if let Some(authorization) = self.url.authorization() {
-            headers.insert(AUTHORIZATION, authorization.clone());
-        }
         if let Some(preference) = self.wait.map(|wait| format!("wait={wait}"))
             && let Ok(value) = HeaderValue::try_from(preference)
         {
             headers.insert(PREFER, value);
         }
-        let answer = self.http.execute(request);
+        let leg = self.leg.current();
+        let answer = leg.execute(request);
         let answer = match self.wait {
             // A poll is given up only where the proxy has said that it would have ended it. Go
             // proxies never end one, and the fork's serves nobody after an abandoned one: there a

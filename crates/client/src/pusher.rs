@@ -1,26 +1,29 @@
 //! The push: takes an answer to the proxy before the scrape's time is up.
 
-use http::header::AUTHORIZATION;
+use std::sync::Arc;
+
 use http::{HeaderValue, Method, StatusCode};
+use pushprox_daemon::reload::Reloaded;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::Answer;
 use crate::error::PushError;
 use crate::http::discard;
+use crate::leg::{LegError, ProxyLeg};
 use crate::proxy_url::ProxyUrl;
 
 /// Pushes to one proxy.
 #[derive(Debug, Clone)]
 pub struct Pusher {
-    http: reqwest::Client,
+    leg: Arc<Reloaded<ProxyLeg, LegError>>,
     url: ProxyUrl,
 }
 
 impl Pusher {
-    /// A pusher to the proxy at `url`, with `http` made by [`crate::http::to_proxy`].
+    /// A pusher to the proxy at `url`.
     #[must_use]
-    pub fn new(http: reqwest::Client, url: ProxyUrl) -> Self {
-        Self { http, url }
+    pub fn new(leg: Arc<Reloaded<ProxyLeg, LegError>>, url: ProxyUrl) -> Self {
+        Self { leg, url }
     }
 
     /// Pushes the answer to the scrape with this id. At `deadline` a push that is not through is
@@ -38,13 +41,8 @@ impl Pusher {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut request = reqwest::Request::new(Method::POST, self.url.push().clone());
         *request.body_mut() = Some(reqwest::Body::wrap(answer.into_push(id, left)));
-        if let Some(authorization) = self.url.authorization() {
-            request
-                .headers_mut()
-                .insert(AUTHORIZATION, authorization.clone());
-        }
         let exchange = async {
-            let response = self.http.execute(request).await;
+            let response = self.leg.current().execute(request).await;
             let response = response.map_err(PushError::request)?;
             let status = response.status();
             let told = discard(response).await;

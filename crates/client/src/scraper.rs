@@ -1,7 +1,10 @@
 //! The pull: asks the pull URL, and nothing else, for what a scrape wants.
 
+use std::sync::Arc;
+
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST};
 use http::{HeaderMap, Method};
+use pushprox_daemon::reload::Reloaded;
 use pushprox_protocol::headers::{
     ID, PULL_TOKEN, SCRAPE_TIMEOUT, SCRAPE_TIMEOUT_SECONDS, strip_hop_by_hop,
 };
@@ -12,14 +15,15 @@ use tokio::time::{Instant, timeout_at};
 use crate::answer::Answer;
 use crate::config::PullToken;
 use crate::error::{PullError, find};
-use crate::http::{ToTarget, watch_connects};
+use crate::http::watch_connects;
+use crate::leg::{LegError, TargetLeg};
 use crate::pull_url::PullUrl;
 use crate::urls::shown;
 
 /// Pulls from one place.
 #[derive(Debug, Clone)]
 pub struct Scraper {
-    http: ToTarget,
+    leg: Arc<Reloaded<TargetLeg, LegError>>,
     url: PullUrl,
     token: Option<PullToken>,
 }
@@ -27,8 +31,12 @@ pub struct Scraper {
 impl Scraper {
     /// A scraper of `url`.
     #[must_use]
-    pub fn new(http: ToTarget, url: PullUrl, token: Option<PullToken>) -> Self {
-        Self { http, url, token }
+    pub fn new(
+        leg: Arc<Reloaded<TargetLeg, LegError>>,
+        url: PullUrl,
+        token: Option<PullToken>,
+    ) -> Self {
+        Self { leg, url, token }
     }
 
     /// Pulls what the instruction asks for. The answer's body is still to come when this returns.
@@ -47,16 +55,13 @@ impl Scraper {
         }
         let url = self.url.for_scrape(instruction.query());
         let within = deadline.saturating_duration_since(Instant::now());
-        let mut headers = self.headers(instruction);
+        let leg = self.leg.current();
+        let mut headers = self.headers(instruction, &leg);
         headers.insert(SCRAPE_TIMEOUT_SECONDS, timeout::format(within));
-        let http = self
-            .http
-            .client(&url)
-            .map_err(|error| PullError::request(shown(&url), error))?;
         let request = || {
             let mut request = reqwest::Request::new(method.clone(), url.clone());
             *request.headers_mut() = headers.clone();
-            http.execute(request)
+            leg.http.execute(request)
         };
         let exchange = async {
             match watch_connects(request()).await {
@@ -83,19 +88,17 @@ impl Scraper {
     }
 
     /// The scrape's headers as far as they are for the target, and the operator's own.
-    fn headers(&self, instruction: &Instruction) -> HeaderMap {
+    fn headers(&self, instruction: &Instruction, leg: &TargetLeg) -> HeaderMap {
         let mut headers = instruction.headers.clone();
         strip_hop_by_hop(&mut headers);
         // The host is the pull URL's; there is no body; the rest is not for the target.
         for name in [HOST, CONTENT_LENGTH, EXPECT, ID, SCRAPE_TIMEOUT, PULL_TOKEN] {
             headers.remove(name);
         }
-        if let (Some(own), false) = (
-            self.url.authorization(),
-            headers.contains_key(AUTHORIZATION),
-        ) {
+        if let (Some(own), false) = (&leg.authorization, headers.contains_key(AUTHORIZATION)) {
             headers.insert(AUTHORIZATION, own.clone());
         }
+        headers.extend(leg.headers.clone());
         if let Some(token) = &self.token {
             headers.insert(PULL_TOKEN, token.header());
         }

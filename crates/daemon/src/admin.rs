@@ -1,6 +1,7 @@
 //! What every daemon tells about itself: `/metrics`, `/-/healthy`, `/-/ready`.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +13,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
 use crate::Shutdown;
+use crate::guard::{Denied, Place};
 use crate::listen::Listener;
 use crate::metrics::Registry;
 use crate::respond;
+use crate::web::{Accepted, Web};
 
 /// Answers a request for one of the daemon's own pages, or nothing where `path` is none of them.
 #[must_use]
@@ -49,18 +52,31 @@ pub fn respond(
     })
 }
 
-/// Serves those pages alone, until the shutdown begins.
+/// Serves those pages alone, to everyone, until the shutdown begins.
 ///
 /// `ready` is asked at each request for `/-/ready`; while the daemon shuts down it is not ready.
 pub async fn serve(
+    listener: Listener,
+    registry: Arc<Registry>,
+    ready: impl Fn() -> bool + Send + Sync + 'static,
+    shutdown: Shutdown,
+) {
+    serve_with(listener, registry, ready, Arc::new(Web::open()), shutdown).await;
+}
+
+/// The same, as `web` has it: with TLS, to users only, and so on. `/-/healthy` and `/-/ready` are
+/// for everyone, since probes have no credentials.
+pub async fn serve_with(
     mut listener: Listener,
     registry: Arc<Registry>,
     ready: impl Fn() -> bool + Send + Sync + 'static,
+    web: Arc<Web>,
     shutdown: Shutdown,
 ) {
     let pages = Arc::new(Pages {
         registry,
         ready: Box::new(ready),
+        web,
         shutdown: shutdown.clone(),
     });
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -75,7 +91,15 @@ pub async fn serve(
         };
         let pages = Arc::clone(&pages);
         shutdown.spawn(async move {
-            if let Err(error) = pages.serve_connection(stream).await {
+            let served = match pages.web.accept(stream).await {
+                Ok(Accepted::Plain(stream)) => pages.serve_connection(stream, peer).await,
+                Ok(Accepted::Tls(stream, _)) => pages.serve_connection(stream, peer).await,
+                Err(error) => {
+                    debug!(%error, %peer, "a TLS handshake failed");
+                    return;
+                }
+            };
+            if let Err(error) = served {
                 debug!(%error, %peer, "connection for the daemon's own pages broke off");
             }
             drop(permit);
@@ -86,13 +110,18 @@ pub async fn serve(
 struct Pages {
     registry: Arc<Registry>,
     ready: Box<dyn Fn() -> bool + Send + Sync>,
+    web: Arc<Web>,
     shutdown: Shutdown,
 }
 
 impl Pages {
-    async fn serve_connection(&self, stream: TcpStream) -> hyper::Result<()> {
-        let answer = service_fn(|request: Request<Incoming>| {
-            std::future::ready(Ok::<_, Infallible>(self.answer(&request)))
+    async fn serve_connection(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        peer: SocketAddr,
+    ) -> hyper::Result<()> {
+        let answer = service_fn(|request: Request<Incoming>| async move {
+            Ok::<_, Infallible>(self.admit(&request, peer).await)
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -111,6 +140,31 @@ impl Pages {
         tokio::time::timeout(CLOSING_TIMEOUT, connection)
             .await
             .unwrap_or(Ok(()))
+    }
+
+    async fn admit(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        let (web, config) = (&self.web, self.web.config());
+        let checked = async {
+            web.check_rate(&config)?;
+            if !matches!(request.uri().path(), HEALTHY | READY) {
+                web.check_user(&config, request.headers(), Place::Own, peer.ip())
+                    .await?;
+            }
+            Ok::<(), Denied>(())
+        };
+        let mut response = match checked.await {
+            Ok(()) => self.answer(request),
+            Err(denied) => {
+                debug!(error = %denied, %peer, "a request is turned away");
+                web.guard.count(&denied);
+                denied.respond(Place::Own)
+            }
+        };
+        let headers = config.headers().iter();
+        response
+            .headers_mut()
+            .extend(headers.map(|(name, value)| (name.clone(), value.clone())));
+        response
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -148,9 +202,9 @@ const MAX_HEAD: usize = 16 * 1_024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::SocketAddr;
     use std::sync::atomic::{AtomicBool, Ordering};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     async fn start(ready: Arc<AtomicBool>) -> (SocketAddr, Shutdown) {
         let listener = "127.0.0.1:0"

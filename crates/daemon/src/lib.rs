@@ -11,17 +11,32 @@
 //! | [`metrics`] | the registry, build and process metrics, the exposition formats |
 //! | [`admin`] | `/metrics`, `/-/healthy`, `/-/ready` |
 //! | [`respond`] | plain answers with a telling reason phrase |
+//! | [`config_file`], [`reload`] | strict YAML files, read again when they change |
+//! | [`web_config`], [`web`] | `--web.config.file`: TLS, users, headers, a rate limit; and how they apply |
+//! | [`guard`], [`credentials`], [`passwords`], [`attempts`], [`rate`] | who proves what, and how often it may try |
+//! | [`san`], [`secret`] | names in certificates, texts that are not shown |
 
 pub mod admin;
+pub mod attempts;
 pub mod cli;
+pub mod config_file;
+pub mod credentials;
 pub mod exit;
 pub mod file_limit;
+pub mod guard;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod passwords;
 mod process;
+pub mod rate;
+pub mod reload;
 pub mod respond;
+pub mod san;
+pub mod secret;
 pub mod shutdown;
+pub mod web;
+pub mod web_config;
 
 pub use shutdown::Shutdown;
 

@@ -122,6 +122,11 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS", default_value = ":9370")]
     pub metrics_addr: MetricsAddress,
 
+    /// File with TLS, users, headers and a rate limit for that address, in the format of
+    /// Prometheus's exporters.
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
+
     /// Name of the logger, in each line of the log.
     #[arg(long, value_name = "NAME", default_value = "discovery")]
     pub loggername: String,

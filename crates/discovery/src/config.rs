@@ -36,6 +36,8 @@ pub struct Config {
     pub once: bool,
     /// Where discovery's own pages are.
     pub metrics_address: Option<ListenAddress>,
+    /// Who may see them, and how.
+    pub web_config: Option<PathBuf>,
 }
 
 impl Config {
@@ -117,6 +119,7 @@ impl Config {
             },
             once: args.once,
             metrics_address: args.metrics_addr.0,
+            web_config: args.web_config,
         })
     }
 }

@@ -51,6 +51,7 @@ use std::time::Duration;
 
 use pushprox_daemon::listen::ListenAddress;
 use pushprox_daemon::metrics::Registry;
+use pushprox_daemon::web::Web;
 use pushprox_daemon::{Shutdown, admin};
 use tokio::sync::{mpsc, watch as latest};
 use tracing::{info, warn};
@@ -70,6 +71,7 @@ use crate::watch::Watch;
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let mut registry = Registry::new();
     let metrics = Metrics::register(&mut registry);
+    let web = Arc::new(Web::load(config.web_config)?);
     let (events, heard) = mpsc::channel(EVENTS);
     let (knowledge, known) = latest::channel(Knowledge::default());
     let watch = Watch::new(config.watch, events, metrics.clone());
@@ -87,7 +89,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let publisher = Publisher::new(config.publish, metrics, shutdown.token().clone())?;
     let is_ready = Arc::new(AtomicBool::new(false));
     if let Some(address) = config.metrics_address.filter(|_| !config.once) {
-        serve_own_pages(&address, registry, Arc::clone(&is_ready), &shutdown).await;
+        web.guard.register(&mut registry);
+        let (watched, until) = (Arc::clone(&web), shutdown.clone());
+        shutdown.spawn(async move { watched.watch(until).await });
+        serve_own_pages(&address, registry, Arc::clone(&is_ready), web, &shutdown).await;
     }
     info!(version = pushprox_daemon::VERSION, "discovery started");
     shutdown.spawn(watch.run(shutdown.clone()));
@@ -129,6 +134,7 @@ async fn serve_own_pages(
     address: &ListenAddress,
     registry: Registry,
     is_ready: Arc<AtomicBool>,
+    web: Arc<Web>,
     shutdown: &Shutdown,
 ) {
     match address.bind().await {
@@ -137,10 +143,11 @@ async fn serve_own_pages(
                 info!(%address, "listening");
             }
             let ready = move || is_ready.load(Ordering::Relaxed);
-            shutdown.spawn(admin::serve(
+            shutdown.spawn(admin::serve_with(
                 listener,
                 Arc::new(registry),
                 ready,
+                web,
                 shutdown.clone(),
             ));
         }

@@ -1,23 +1,34 @@
 //! The command line, as the operator types it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 use pushprox_daemon::cli::{go_duration, positive_go_duration};
-use pushprox_daemon::listen::ListenAddress;
 use pushprox_daemon::logging::LogArgs;
+
+use crate::access::DoorAddress;
 
 /// PushProx's proxy: Prometheus scrapes through it what clients behind NAT pull for it.
 #[derive(Debug, Parser)]
 #[command(name = "proxy", version = pushprox_daemon::VERSION)]
 pub struct Args {
-    /// Where to listen, for Prometheus and clients alike; may be given several times
+    /// Where to listen; may be given several times, and with the roles that may come in there, as
+    /// in scrapers,operators@127.0.0.1:8081
     #[arg(
         long = "web.listen-address",
         value_name = "ADDRESS",
         default_value = ":8080"
     )]
-    pub listen: Vec<ListenAddress>,
+    pub listen: Vec<DoorAddress>,
+
+    /// File with TLS, users, headers and a rate limit, in the format of Prometheus's exporters
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
+
+    /// File that says who may scrape, poll and look
+    #[arg(long = "auth.config.file", value_name = "FILE")]
+    pub auth_config: Option<PathBuf>,
 
     /// How long a client stays registered after its last poll has ended
     #[arg(long = "registration.timeout", value_name = "DURATION", default_value = "5m", value_parser = positive_go_duration)]

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 
 use crate::Proxy;
+use crate::access::Grant;
 
 /// The list as it was last asked for. Writing it out anew takes milliseconds where there are many
 /// names, so that is done away from the connections, and only when the names have changed.
@@ -29,8 +30,12 @@ struct TargetGroup {
     labels: BTreeMap<String, String>,
 }
 
-/// Lists the registered names, sorted.
-pub(crate) async fn handle(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+/// Lists the registered names that the scraper may reach, sorted.
+pub(crate) async fn handle(
+    proxy: &Proxy,
+    grant: &Grant,
+    request: &Request<Incoming>,
+) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return respond::method_not_allowed("GET, HEAD");
     }
@@ -42,7 +47,15 @@ pub(crate) async fn handle(proxy: &Proxy, request: &Request<Incoming>) -> Respon
             "the proxy has just started: its clients are still coming back",
         );
     }
-    match proxy.client_list.get(proxy).await {
+    let list = match grant.is_for_everything() {
+        true => proxy.client_list.get(proxy).await,
+        false => {
+            let mut names = proxy.rendezvous.names();
+            names.retain(|name| grant.may_see(name.as_ref()));
+            write_apart(names).await
+        }
+    };
+    match list {
         Some(list) => respond::json(list),
         None => respond::text(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -69,6 +82,12 @@ impl ClientList {
         .await
         .ok()?
     }
+}
+
+async fn write_apart(names: Vec<Fqdn>) -> Option<Bytes> {
+    tokio::task::spawn_blocking(move || write(names))
+        .await
+        .ok()?
 }
 
 fn write(mut names: Vec<Fqdn>) -> Option<Bytes> {

@@ -8,20 +8,23 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
+use crate::access::Peer;
 use crate::http1::answer::Answer;
 use crate::http1::body::RequestBody;
 use crate::http1::request::{BadRequest, Kind, Pace, Request};
-use crate::http1::socket::{Socket, Stream};
+use crate::http1::socket::Socket;
 use crate::{Proxy, exchange, poll, push, scrape};
 
 /// Serves a connection to its end.
-///
-/// Not an async fn, which would keep its arguments twice for as long as it runs.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn would keep its arguments twice for as long as it runs"
+)]
 pub(crate) fn serve(
-    stream: impl Stream + 'static,
+    mut socket: Socket,
+    peer: Peer,
     proxy: Arc<Proxy>,
 ) -> impl Future<Output = ()> + Send {
-    let mut socket = Socket::new(stream);
     async move {
         let mut is_new = true;
         loop {
@@ -37,18 +40,20 @@ pub(crate) fn serve(
                 Err(bad) => return refuse(socket, bad).await,
             };
             let served = match request.kind {
-                Kind::Poll { wait } => match poll::accept(socket, request, wait, &proxy) {
-                    Ok(parked) => poll::park(parked, &proxy).await,
-                    // Whatever it waits for, a proxy on its way down has nothing to give it.
-                    Err(later) => tokio::select! {
-                        served = later => served,
-                        () = proxy.draining.cancelled() => None,
-                    },
-                },
+                Kind::Poll { wait } => {
+                    let accepted = match poll::accept(socket, request, wait, &peer, &proxy) {
+                        Ok(parked) => Ok(parked),
+                        Err(later) => later.await,
+                    };
+                    match accepted {
+                        Ok(parked) => poll::park(parked, &proxy).await,
+                        Err(refused) => refused,
+                    }
+                }
                 // In boxes of their own, so that nothing of them is left while a poll is parked.
-                Kind::Push => Box::pin(push::serve(socket, request, &proxy)).await,
-                Kind::Scrape => Box::pin(scrape::serve(socket, request, &proxy)).await,
-                Kind::Other => Box::pin(exchange::serve(socket, request, &proxy)).await,
+                Kind::Push => Box::pin(push::serve(socket, request, &peer, &proxy)).await,
+                Kind::Scrape => Box::pin(scrape::serve(socket, request, &peer, &proxy)).await,
+                Kind::Other => Box::pin(exchange::serve(socket, request, &peer, &proxy)).await,
             };
             match served {
                 Some(more) => socket = more,
@@ -183,14 +188,20 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 mod tests {
     use super::*;
     use crate::Config;
+    use crate::access::{Access, Roles};
     use tokio_util::sync::CancellationToken;
 
     #[tokio::test]
     async fn what_waits_is_small() {
         let (end, _peer) = tokio::io::duplex(1);
-        let proxy = Proxy::new(&Config::default(), CancellationToken::new());
-        let size = std::mem::size_of_val(&serve(end, Arc::new(proxy)));
+        let proxy = Proxy::new(&Config::default(), Access::open(), CancellationToken::new());
+        let peer = Peer {
+            ip: std::net::Ipv4Addr::LOCALHOST.into(),
+            sans: None,
+            roles: Roles::ALL,
+        };
+        let size = std::mem::size_of_val(&serve(Socket::new(end), peer, Arc::new(proxy)));
         // A million of them wait. The task around it adds less than a hundred bytes.
-        assert!(size <= 544, "{size} bytes");
+        assert!(size <= 640, "{size} bytes");
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::Proxy;
+use crate::access::Peer;
 use crate::connection::MAX_READ_AHEAD;
 use crate::http1::request::Request;
 use crate::http1::socket::Socket;
@@ -42,11 +43,16 @@ impl Line {
 }
 
 /// Serves the request in front of the socket. The socket comes back where more may follow on it.
-pub(crate) async fn serve(socket: Socket, request: Request, proxy: &Arc<Proxy>) -> Option<Socket> {
+pub(crate) async fn serve(
+    socket: Socket,
+    request: Request,
+    peer: &Peer,
+    proxy: &Arc<Proxy>,
+) -> Option<Socket> {
     let line = Arc::new(Line::default());
     let service = service_fn(|request| {
         let (proxy, line) = (proxy.clone(), line.clone());
-        async move { router::route(&proxy, &line, request).await }
+        async move { router::route(&proxy, peer, &line, request).await }
     });
     let io = OneRequest {
         socket,

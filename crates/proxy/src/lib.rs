@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`cli`], [`config`] | the flags, and what they come to |
+//! | [`access`] | who may come in, and what for |
 //! | `connection` | one connection from accept to close: which request is whose |
 //! | `poll`, `push`, `scrape` | the three legs, on the bare socket; `http1` is their HTTP |
 //! | `exchange`, `router`, `clients` | the proxy's own pages, by hyper |
@@ -10,6 +11,7 @@
 //! | `answer` | a pushed body on its way to Prometheus |
 //! | `error`, `metrics` | what Prometheus is told, and what is counted |
 
+pub mod access;
 pub mod cli;
 pub mod config;
 
@@ -30,17 +32,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pushprox_daemon::Shutdown;
-use pushprox_daemon::listen::Listener;
 use pushprox_daemon::metrics::Registry;
+use pushprox_daemon::web::Accepted;
 use pushprox_protocol::timeout::ScrapeTimeouts;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+pub use access::{Access, Door, Entrance};
+use access::{Peer, Sans};
 use clients::ClientList;
 pub use config::Config;
 use http1::buffers::Buffers;
+use http1::socket::Socket;
 use metrics::Metrics;
 use rendezvous::{Limits, Rendezvous};
 
@@ -51,6 +57,7 @@ struct Proxy {
     metrics: Metrics,
     timeouts: ScrapeTimeouts,
     poll_max_wait: Option<Duration>,
+    access: Arc<Access>,
     buffers: Arc<Buffers>,
     client_list: ClientList,
     started: Instant,
@@ -61,9 +68,10 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn new(config: &Config, draining: CancellationToken) -> Self {
+    fn new(config: &Config, access: Access, draining: CancellationToken) -> Self {
         let mut registry = Registry::new();
         let metrics = Metrics::register(&mut registry);
+        access.web.guard.register(&mut registry);
         Self {
             rendezvous: Rendezvous::new(Limits {
                 registration_timeout: config.registration_timeout,
@@ -73,6 +81,7 @@ impl Proxy {
             metrics,
             timeouts: config.scrape_timeouts,
             poll_max_wait: config.poll_max_wait,
+            access: Arc::new(access),
             buffers: Arc::default(),
             client_list: ClientList::default(),
             started: Instant::now(),
@@ -87,12 +96,15 @@ impl Proxy {
 }
 
 /// Serves until the shutdown begins, then lets scrapes in flight finish.
-pub async fn run(config: Config, listeners: Vec<Listener>, shutdown: Shutdown) {
-    let proxy = Arc::new(Proxy::new(&config, shutdown.token().clone()));
+pub async fn run(config: Config, entrance: impl Into<Entrance>, shutdown: Shutdown) {
+    let Entrance { doors, access } = entrance.into();
+    let proxy = Arc::new(Proxy::new(&config, access, shutdown.token().clone()));
+    proxy.access.watch(&shutdown);
+    proxy.access.warn_if_open(&doors);
     let accepting = TaskTracker::new();
     let connections = TaskTracker::new();
-    for listener in listeners {
-        accepting.spawn(accept(listener, proxy.clone(), connections.clone()));
+    for door in doors {
+        accepting.spawn(accept(door, proxy.clone(), connections.clone()));
     }
     accepting.close();
     let expiry = {
@@ -129,14 +141,53 @@ pub async fn run(config: Config, listeners: Vec<Listener>, shutdown: Shutdown) {
 }
 
 /// Accepts connections until the proxy closes.
-async fn accept(mut listener: Listener, proxy: Arc<Proxy>, connections: TaskTracker) {
+async fn accept(mut door: Door, proxy: Arc<Proxy>, connections: TaskTracker) {
     let closing = proxy.closing.clone();
     loop {
         tokio::select! {
             () = closing.cancelled() => return,
-            (stream, _) = listener.accept() => {
-                connections.spawn(connection::serve(stream, proxy.clone()));
+            (stream, address) = door.listener.accept() => {
+                let peer = Peer { ip: address.ip(), sans: None, roles: door.roles };
+                if proxy.access.is_open() {
+                    let socket = Socket::new(stream);
+                    connections.spawn(connection::serve(socket, peer, proxy.clone()));
+                } else {
+                    connections.spawn(arrive(stream, peer, proxy.clone()));
+                }
             }
+        }
+    }
+}
+
+/// A connection from its first byte to its last. A handshake keeps nobody else waiting.
+fn arrive(stream: TcpStream, peer: Peer, proxy: Arc<Proxy>) -> impl Future<Output = ()> + Send {
+    let shaking = Box::pin(shake_hands(stream, peer, proxy.clone()));
+    async move {
+        let shaken = shaking.await;
+        if let Some((socket, peer)) = shaken {
+            connection::serve(socket, peer, proxy).await;
+        }
+    }
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    mut peer: Peer,
+    proxy: Arc<Proxy>,
+) -> Option<(Socket, Peer)> {
+    let shaken = tokio::select! {
+        shaken = proxy.access.web.accept(stream) => shaken,
+        () = proxy.closing.cancelled() => return None,
+    };
+    match shaken {
+        Ok(Accepted::Plain(stream)) => Some((Socket::new(stream), peer)),
+        Ok(Accepted::Tls(stream, sans)) => {
+            peer.sans = sans.map(|sans| Box::new(Sans(sans)));
+            Some((Socket::boxed(stream), peer))
+        }
+        Err(error) => {
+            debug!(%error, peer = %peer.ip, "a TLS handshake failed");
+            None
         }
     }
 }

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use pushprox_daemon::{Shutdown, cli, exit, file_limit, logging};
+use pushprox_proxy::access::DoorAddress;
 use pushprox_proxy::cli::Args;
-use pushprox_proxy::{Config, run};
+use pushprox_proxy::{Access, Config, Door, Entrance, run};
 use tracing::info;
 
 #[tokio::main(flavor = "current_thread")]
@@ -18,13 +19,17 @@ async fn main() -> ExitCode {
 async fn start(args: &Args) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.signals().context("cannot handle signals")?;
-    let mut listeners = Vec::new();
-    for address in &args.listen {
+    let access = Access::load(args.web_config.clone(), args.auth_config.clone())?;
+    let mut doors = Vec::new();
+    for DoorAddress { address, roles } in &args.listen {
         let listener = address.bind().await?;
-        info!(address = %listener.local_addr()?, "listening");
-        listeners.push(listener);
+        info!(address = %listener.local_addr()?, %roles, "listening");
+        doors.push(Door {
+            listener,
+            roles: *roles,
+        });
     }
     file_limit::raise();
-    run(Config::from(args), listeners, shutdown).await;
+    run(Config::from(args), Entrance { doors, access }, shutdown).await;
     Ok(())
 }

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
+use pushprox_daemon::guard::{Denied, Place};
 use pushprox_protocol::Fqdn;
 use pushprox_protocol::fqdn::NameError;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use crate::Proxy;
+use crate::access::{Identity, Peer, Role};
 use crate::connection::{left, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
@@ -35,6 +37,17 @@ enum Refusal {
     Name(#[from] NameError),
     #[error("no more names can be registered here now")]
     Full,
+    #[error(transparent)]
+    Denied(#[from] Denied),
+}
+
+/// A client that had to show who it is.
+#[derive(Debug)]
+struct Member {
+    identity: Identity,
+    name: Fqdn,
+    /// When it was let in.
+    generation: u64,
 }
 
 /// How long a poll may wait, and by whose wish.
@@ -53,28 +66,29 @@ pub(crate) enum Wait {
 pub(crate) struct Parked {
     socket: Socket,
     poll: ParkedPoll,
+    member: Option<Box<Member>>,
     wait: Wait,
     keep_alive: bool,
     since: Instant,
 }
 
-/// What serves a poll that could not be parked at once, to its end.
-type Later<'a> = Pin<Box<dyn Future<Output = Option<Socket>> + Send + 'a>>;
+/// What looks at a poll that could not be parked at once: it is parked then, or refused.
+type Later<'a> = Pin<Box<dyn Future<Output = Result<Parked, Option<Socket>>> + Send + 'a>>;
 
-/// Registers a poll's name and parks it. What cannot be done at once, since the name is still on its
-/// way or is refused, is left to a future of its own: the room for it is not to be kept by those
-/// that wait.
+/// Registers a poll's name and parks it. What cannot be done at once, since the client has to show
+/// who it is, the name is still on its way or is refused, is left to a future of its own: the room
+/// for it is not to be kept by those that wait.
 pub(crate) fn accept<'a>(
     socket: Socket,
     request: Request,
     preferred: Option<u32>,
+    peer: &'a Peer,
     proxy: &'a Arc<Proxy>,
 ) -> Result<Parked, Later<'a>> {
     let since = Instant::now();
     let wait = Wait::granted(preferred, proxy.poll_max_wait);
     let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
-    let name = body.take_if_arrived().map(|pieces| name_in(&pieces));
-    let admit = move |name: Fqdn, body: RequestBody| {
+    let register = move |name: Fqdn, member: Option<Box<Member>>, body: RequestBody| {
         let parked = proxy.rendezvous.park(&name, wait.duration());
         let Some(poll) = parked else {
             return Err(Box::new(body));
@@ -84,34 +98,81 @@ pub(crate) fn accept<'a>(
         Ok(Parked {
             socket,
             poll,
+            member,
             wait,
             keep_alive: request.keep_alive,
             since,
         })
     };
-    let refused = match name {
-        Some(Ok(name)) => match admit(name, body) {
+    let arrived = match proxy.access.admits_anyone(peer, Role::Client) {
+        true => body.take_if_arrived().map(|pieces| name_in(&pieces)),
+        false => None,
+    };
+    let refused = match arrived {
+        Some(Ok(name)) => match register(name, None, body) {
             Ok(parked) => return Ok(parked),
             Err(body) => (Refusal::Full, *body),
         },
         Some(Err(refusal)) => (refusal, body),
         None => {
-            return Err(Box::pin(async move {
-                let (refusal, body) = match read_name(&mut body, &request).await {
-                    Ok(name) => match admit(name, body) {
-                        Ok(parked) => return park(parked, proxy).await,
+            return Err(unless_draining(proxy, async move {
+                let (refusal, body) = match join(&mut body, &request, peer, proxy).await {
+                    Ok((name, member)) => match register(name, member, body) {
+                        Ok(parked) => return Ok(parked),
                         Err(body) => (Refusal::Full, *body),
                     },
                     Err(refusal) => (refusal, body),
                 };
-                refuse(body, refusal, &request, since, proxy).await
+                Err(refuse(body, refusal, &request, since, proxy).await)
             }));
         }
     };
-    Err(Box::pin(async move {
+    Err(unless_draining(proxy, async move {
         let (refusal, body) = refused;
-        refuse(body, refusal, &request, since, proxy).await
+        Err(refuse(body, refusal, &request, since, proxy).await)
     }))
+}
+
+/// Whatever a poll waits for, a proxy on its way down has nothing to give it.
+fn unless_draining<'a>(
+    proxy: &'a Proxy,
+    accepting: impl Future<Output = Result<Parked, Option<Socket>>> + Send + 'a,
+) -> Later<'a> {
+    Box::pin(async move {
+        tokio::select! {
+            accepted = accepting => accepted,
+            () = proxy.draining.cancelled() => Err(None),
+        }
+    })
+}
+
+/// Reads the name in a poll, if its client may register it.
+async fn join(
+    body: &mut RequestBody,
+    request: &Request,
+    peer: &Peer,
+    proxy: &Proxy,
+) -> Result<(Fqdn, Option<Box<Member>>), Refusal> {
+    let access = &proxy.access;
+    let generation = access.generation();
+    let grant = access
+        .admit(peer, Role::Client, request.shown(), Place::Own)
+        .await?;
+    let name = read_name(body, request).await?;
+    if !grant.may_register(name.as_ref()) {
+        let denied = Denied::NotAllowed(format!("{} may not register {name}", grant.identity));
+        access.turn_away(peer, &denied);
+        return Err(denied.into());
+    }
+    let member = match grant.identity {
+        Identity::Anyone => None,
+        identity => Some(Box::new(Member {
+            identity,
+            name: name.clone(),
+            generation,
+        })),
+    };
+    Ok((name, member))
 }
 
 /// Waits for the end of a parked poll and answers it. The socket comes back where more requests may
@@ -135,6 +196,12 @@ pub(crate) fn park(
             // Dropped, the hand-out goes to a client that is still there.
             PollEnd::HandedOut(_) if parked.socket.stream().is_gone() => return None,
             PollEnd::HandedOut(handed_out) => {
+                match parked.member.take() {
+                    // It has been struck off while it waited: the scrape is for another.
+                    Some(member) if !member.is_still_one(proxy) => return None,
+                    Some(member) => handed_out.hold(member.identity),
+                    None => handed_out.hold(Identity::Anyone),
+                }
                 let bytes = parked.head(StatusCode::OK).text(&handed_out.encode());
                 (StatusCode::OK, bytes, Some(handed_out))
             }
@@ -198,7 +265,10 @@ async fn refuse(
     sleep(REFUSAL_PAUSE).await;
     let status = refusal.status();
     let text = format!("{refusal}\n");
-    let answer = |keep_alive| Answer::new(status, keep_alive).text(text.as_bytes());
+    let answer = |keep_alive| {
+        let answer = Answer::new(status, keep_alive).challenge(status);
+        answer.text(text.as_bytes())
+    };
     proxy.metrics.poll_ended(status, since.elapsed());
     refuse_body(body, request.keep_alive, answer, proxy).await
 }
@@ -246,6 +316,14 @@ fn name_in(pieces: &[Bytes]) -> Result<Fqdn, Refusal> {
     Ok(text.parse()?)
 }
 
+impl Member {
+    fn is_still_one(&self, proxy: &Proxy) -> bool {
+        proxy
+            .access
+            .may_still_register(&self.identity, &self.name, self.generation)
+    }
+}
+
 impl Wait {
     /// The wait that is granted where a client prefers one, and the operator may limit it.
     fn granted(preferred: Option<u32>, limit: Option<Duration>) -> Self {
@@ -277,6 +355,7 @@ impl Refusal {
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Body(_) | Self::NotText | Self::Name(_) => StatusCode::BAD_REQUEST,
             Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Denied(denied) => denied.status(Place::Own),
         }
     }
 }

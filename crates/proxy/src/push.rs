@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
+use pushprox_daemon::guard::{Denied, Place};
 use pushprox_protocol::ScrapeId;
 use pushprox_protocol::message::MessageError;
 use pushprox_protocol::message::body::BodyError;
@@ -13,12 +14,14 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use crate::Proxy;
+use crate::access::{Identity, Peer, Role};
 use crate::answer::{PushEnd, PushedBody, ScrapeAnswer, check};
 use crate::connection::{drain, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
 use crate::http1::request::{Pace, Request};
 use crate::http1::socket::Socket;
+use crate::rendezvous::NotTaken;
 
 /// Why a push answers no scrape.
 #[derive(Debug, thiserror::Error)]
@@ -35,23 +38,40 @@ enum Refusal {
     Gone,
     #[error("Prometheus has hung up")]
     HungUp,
+    #[error(transparent)]
+    Denied(#[from] Denied),
 }
 
 /// Passes an answer on, and acknowledges it when Prometheus has all of it. The socket comes back
 /// where more requests may follow on it.
-pub(crate) async fn serve(socket: Socket, request: Request, proxy: &Arc<Proxy>) -> Option<Socket> {
+pub(crate) async fn serve(
+    socket: Socket,
+    request: Request,
+    peer: &Peer,
+    proxy: &Arc<Proxy>,
+) -> Option<Socket> {
     let since = Instant::now();
     let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
-    let read = tokio::select! {
-        read = read_head(&mut body, &request) => read,
-        () = proxy.closing.cancelled() => return None,
+    let admitted = proxy
+        .access
+        .admit(peer, Role::Client, request.shown(), Place::Own)
+        .await;
+    let (by, read) = match admitted {
+        Ok(grant) => {
+            let read = tokio::select! {
+                read = read_head(&mut body, &request) => read,
+                () = proxy.closing.cancelled() => return None,
+            };
+            (grant.identity, read)
+        }
+        Err(denied) => (Identity::Anyone, Err((denied.into(), Bytes::new()))),
     };
     let (result, mut body) = match read {
-        Ok((head, arrived)) => deliver(proxy, head, arrived, body).await,
+        Ok((head, arrived)) => deliver(proxy, peer, &by, head, arrived, body).await,
         Err((refusal, arrived)) => {
             // Its scrape need not wait for its time to be up, where the id can still be read.
             let id = find_id(&arrived).and_then(|id| ScrapeId::parse(&id));
-            if let Some(completion) = id.and_then(|id| proxy.rendezvous.complete(id)) {
+            if let Some(completion) = id.and_then(|id| proxy.rendezvous.complete(id, &by).ok()) {
                 warn!(fqdn = %completion.name, error = %refusal, "a client sent a broken answer");
                 completion.fail(&refusal);
             }
@@ -67,7 +87,10 @@ pub(crate) async fn serve(socket: Socket, request: Request, proxy: &Arc<Proxy>) 
         debug!(error = %refusal, "a push is refused");
         let (status, text) = (refusal.status(), format!("{refusal}\n"));
         ended(status);
-        let answer = |keep_alive| Answer::new(status, keep_alive).text(text.as_bytes());
+        let answer = |keep_alive| {
+            let answer = Answer::new(status, keep_alive).challenge(status);
+            answer.text(text.as_bytes())
+        };
         return refuse_body(body, request.keep_alive, answer, proxy).await;
     }
     let keep_alive = drain(&mut body, proxy).await && request.keep_alive;
@@ -143,13 +166,21 @@ async fn gather(body: &mut RequestBody, into: &mut BytesMut) -> Result<bool, Bro
 /// Joins an answer to its scrape and waits until it has been passed on. The push comes back.
 async fn deliver(
     proxy: &Proxy,
+    peer: &Peer,
+    by: &Identity,
     head: PushedHead,
     arrived: Bytes,
     push: RequestBody,
 ) -> (Result<(), Refusal>, RequestBody) {
-    let id = ScrapeId::parse(&head.id);
-    let Some(completion) = id.and_then(|id| proxy.rendezvous.complete(id)) else {
-        return (Err(Refusal::Gone), push);
+    let id = ScrapeId::parse(&head.id).ok_or(NotTaken::Gone);
+    let completion = match id.and_then(|id| proxy.rendezvous.complete(id, by)) {
+        Ok(completion) => completion,
+        Err(NotTaken::Gone) => return (Err(Refusal::Gone), push),
+        Err(NotTaken::Anothers) => {
+            let denied = Denied::NotAllowed("another client was given this scrape".to_owned());
+            proxy.access.turn_away(peer, &denied);
+            return (Err(denied.into()), push);
+        }
     };
     let framing = head.framing(completion.method());
     let checked = framing
@@ -185,6 +216,7 @@ impl Refusal {
             Self::Message(_) | Self::Answer(_) | Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Gone | Self::HungUp => StatusCode::GONE,
+            Self::Denied(denied) => denied.status(Place::Own),
         }
     }
 }

@@ -11,10 +11,12 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use pushprox_daemon::guard::Place;
 use pushprox_daemon::{admin, respond};
 use tokio::time::Instant;
 
 use crate::Proxy;
+use crate::access::{Peer, Role};
 use crate::clients;
 use crate::error::Failure;
 use crate::exchange::Line;
@@ -22,15 +24,14 @@ use crate::exchange::Line;
 /// Serves one request.
 pub(crate) async fn route(
     proxy: &Arc<Proxy>,
+    peer: &Peer,
     line: &Arc<Line>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let response = if request.method() == Method::CONNECT {
-        let failure = Failure::Tunnel;
-        proxy.metrics.proxied(failure.status());
-        respond::refusal(failure.status(), &failure.to_string())
+        tunnel(proxy, peer, &request).await
     } else {
-        own_page(proxy, &request).await
+        own_page(proxy, peer, &request).await
     };
     Ok(response.map(|body| Body {
         body,
@@ -38,17 +39,56 @@ pub(crate) async fn route(
     }))
 }
 
-async fn own_page(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let started = Instant::now();
-    let (path, response) = match request.uri().path() {
-        "/poll" => ("/poll", respond::method_not_allowed("POST")),
-        "/push" => ("/push", respond::method_not_allowed("POST")),
-        "/clients" => ("/clients", clients::handle(proxy, request).await),
-        "/metrics" => ("/metrics", admin(proxy, request)),
-        "/-/healthy" => ("/-/healthy", admin(proxy, request)),
-        "/-/ready" => ("/-/ready", admin(proxy, request)),
-        _ => ("other", respond::text(StatusCode::NOT_FOUND, NOT_FOUND)),
+/// Refuses a tunnel, which is a scrape in Prometheus's eyes.
+async fn tunnel(proxy: &Proxy, peer: &Peer, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let (access, headers) = (&proxy.access, request.headers());
+    let admitted = access.admit(peer, Role::Scraper, headers, Place::Proxied);
+    let response = match admitted.await {
+        Ok(_) => respond::refusal(Failure::Tunnel.status(), &Failure::Tunnel.to_string()),
+        Err(denied) => denied.respond(Place::Proxied),
     };
+    proxy.metrics.proxied(response.status());
+    response
+}
+
+async fn own_page(
+    proxy: &Proxy,
+    peer: &Peer,
+    request: &Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let started = Instant::now();
+    let access = &proxy.access;
+    let admit = async |role| {
+        let admitted = access.admit(peer, role, request.headers(), Place::Own);
+        let grant = admitted.await;
+        grant.map_err(|denied| denied.respond(Place::Own))
+    };
+    let (path, response) = match request.uri().path() {
+        "/poll" => ("/poll", Ok(respond::method_not_allowed("POST"))),
+        "/push" => ("/push", Ok(respond::method_not_allowed("POST"))),
+        "/clients" => (
+            "/clients",
+            match admit(Role::Scraper).await {
+                Ok(grant) => Ok(clients::handle(proxy, &grant, request).await),
+                Err(denial) => Err(denial),
+            },
+        ),
+        "/metrics" => (
+            "/metrics",
+            admit(Role::Operator).await.map(|_| admin(proxy, request)),
+        ),
+        // Probes have no credentials, and learn nothing.
+        "/-/healthy" => ("/-/healthy", Ok(admin(proxy, request))),
+        "/-/ready" => ("/-/ready", Ok(admin(proxy, request))),
+        _ => (
+            "other",
+            admit(Role::Operator)
+                .await
+                .map(|_| respond::text(StatusCode::NOT_FOUND, NOT_FOUND)),
+        ),
+    };
+    let mut response = response.unwrap_or_else(|denial| denial);
+    access.dress(response.headers_mut());
     proxy
         .metrics
         .request_ended(path, response.status(), started.elapsed());

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Method, StatusCode};
+use pushprox_daemon::guard::{Denied, Place};
 use pushprox_daemon::respond;
 use pushprox_protocol::message::body::{CHUNK_END, LAST_CHUNK, chunk_start};
 use pushprox_protocol::message::request::{Scrape, ScrapeError};
@@ -16,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use crate::Proxy;
+use crate::access::{Peer, Role};
 use crate::answer::{BrokenPush, PushedBody, ScrapeAnswer};
 use crate::connection::left;
 use crate::error::Failure;
@@ -36,6 +38,7 @@ enum Broken {
 pub(crate) async fn serve(
     mut socket: Socket,
     request: Request,
+    peer: &Peer,
     proxy: &Arc<Proxy>,
 ) -> Option<Socket> {
     let head = socket.split_ahead(request.head);
@@ -43,10 +46,23 @@ pub(crate) async fn serve(
     drop(head);
     socket.settle(&proxy.buffers);
     let keep_alive = request.keep_alive && !request.has_body();
+    let access = &proxy.access;
+    let admitted = access.admit(peer, Role::Scraper, request.shown(), Place::Proxied);
+    let grant = match admitted.await {
+        Ok(grant) => grant,
+        Err(denied) => return deny(socket, &denied, keep_alive, proxy).await,
+    };
     let scrape = match parsed {
         Ok(scrape) => scrape,
         Err(error) => return refuse(socket, error.into(), keep_alive, proxy).await,
     };
+    if !grant.may_reach(&scrape.target) {
+        let (who, target) = (&grant.identity, &scrape.target);
+        let denied = Denied::NotAllowed(format!("{who} may not scrape {target}"));
+        access.turn_away(peer, &denied);
+        return deny(socket, &denied, keep_alive, proxy).await;
+    }
+    drop(grant);
     let timeout = proxy.timeouts.clamp(scrape.timeout);
     let mut report = Report::new(ScrapeId::random(), scrape.target.clone());
     let deadline = report.started + timeout;
@@ -104,18 +120,34 @@ async fn refuse(
     tell(socket, &failure, keep_alive, proxy).await
 }
 
-/// Tells Prometheus of a failure, in the reason phrase.
+/// Turns Prometheus away.
+async fn deny(socket: Socket, denied: &Denied, keep_alive: bool, proxy: &Proxy) -> Option<Socket> {
+    let (status, text) = (denied.status(Place::Proxied), denied.told(Place::Proxied));
+    say(socket, status, &text, keep_alive, proxy).await
+}
+
+/// Tells Prometheus of a failure.
 async fn tell(
-    mut socket: Socket,
+    socket: Socket,
     failure: &Failure,
     keep_alive: bool,
     proxy: &Proxy,
 ) -> Option<Socket> {
-    let status = failure.status();
-    proxy.metrics.proxied(status);
     let text = failure.to_string();
-    let reason = respond::reason_phrase(&text);
-    let answer = Answer::with_reason(status, reason.as_bytes(), keep_alive);
+    say(socket, failure.status(), &text, keep_alive, proxy).await
+}
+
+/// Answers with a reason phrase, which is what Prometheus shows.
+async fn say(
+    mut socket: Socket,
+    status: StatusCode,
+    text: &str,
+    keep_alive: bool,
+    proxy: &Proxy,
+) -> Option<Socket> {
+    proxy.metrics.proxied(status);
+    let reason = respond::reason_phrase(text);
+    let answer = Answer::with_reason(status, reason.as_bytes(), keep_alive).challenge(status);
     socket
         .write(&answer.text(format!("{text}\n").as_bytes()))
         .await

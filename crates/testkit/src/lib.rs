@@ -5,6 +5,7 @@
 //! - [`pushprox`] finds this workspace's own binaries and starts them
 //! - [`prometheus`], [`node_exporter`], [`nginx`] start Debian's programs
 //! - [`wire`] reads and writes HTTP/1.1 messages byte by byte, so that a test sees what a peer sees
+//! - [`tls`] issues certificates, and has curl use them
 //! - [`target`] is a scrape target whose answer a test writes itself
 //! - [`network`] gives a test hosts of its own whose cables it can cut
 //! - [`wait`] waits for a condition, never for a length of time
@@ -25,5 +26,6 @@ pub mod process;
 pub mod prometheus;
 pub mod pushprox;
 pub mod target;
+pub mod tls;
 pub mod wait;
 pub mod wire;

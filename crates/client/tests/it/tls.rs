@@ -149,8 +149,7 @@ fn a_key_that_does_not_fit_is_told_with_its_flags() {
         &key,
     ];
     let args = pushprox_daemon::cli::parse_from("client", flags).unwrap();
-    let config = pushprox_client::config::Config::new(args, None).unwrap();
-    let error = pushprox_client::http::to_proxy(&config.proxy_url, &config.tls).unwrap_err();
+    let error = pushprox_client::config::Config::new(args, None).unwrap_err();
     let told = pushprox_daemon::exit::causes(error.as_ref());
     assert!(
         told.starts_with("--tls.cert, --tls.key: cannot use these files: "),

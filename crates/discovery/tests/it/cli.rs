@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pushprox_testkit::process;
 use pushprox_testkit::wait::until;
+use pushprox_testkit::wire;
 
 use crate::support::api::{ENDPOINTS, SLICES};
 use crate::support::bench::{Bench, SOON};
@@ -243,4 +244,30 @@ async fn credentials_are_used_and_never_logged() {
             .iter()
             .any(|line| line.contains("secret"))
     );
+}
+
+#[tokio::test]
+async fn its_own_pages_are_for_the_users_of_the_web_configuration() {
+    let bench = Bench::new().await;
+    let file = bench.path().join("web.yml");
+    // The hash of "swordfish".
+    let user = "a: $2b$04$6.X5XOPU5clZLnzj0AUPSeb89xKl6Vye/QEA0x8aK1N0evnspF5hu";
+    std::fs::write(&file, format!("basic_auth_users: {{{user}}}\n")).unwrap();
+    let flag = format!("--web.config.file={}", file.display());
+    let discovery = bench.start(&[&flag]).await;
+    assert_eq!(discovery.page("/metrics").await, 401);
+    assert_eq!(discovery.page("/-/healthy").await, 200);
+    let with_password = format!(
+        "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
+         Authorization: Basic YTpzd29yZGZpc2g=\r\n\r\n",
+        discovery.address
+    );
+    let answer = wire::ask(discovery.address, with_password.as_bytes()).await;
+    assert_eq!(answer.unwrap().status(), 200);
+
+    std::fs::write(&file, "basic_auth_user: {}\n").unwrap();
+    let outcome = bench.once(&[&flag]).await;
+    assert_eq!(outcome.code, Some(1));
+    let why = "web.yml: unknown field `basic_auth_user`";
+    assert!(outcome.stderr.contains(why), "{}", outcome.stderr);
 }

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use bytes::{BufMut, BytesMut};
 use http::StatusCode;
+use pushprox_daemon::guard::CHALLENGE;
 
 /// An answer in the making.
 #[derive(Debug)]
@@ -32,6 +33,17 @@ impl Answer {
             bytes.put_slice(b"Connection: close\r\n");
         }
         Self { bytes }
+    }
+
+    /// Says how to prove who one is, where the status asks for it.
+    pub(crate) fn challenge(self, status: StatusCode) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED => self.header("WWW-Authenticate", CHALLENGE),
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                self.header("Proxy-Authenticate", CHALLENGE)
+            }
+            _ => self,
+        }
     }
 
     /// Adds a header; name and value are ours and need no check.

@@ -1,6 +1,9 @@
 //! The head of a request, as far as a connection must know it to decide who serves it.
 
-use http::StatusCode;
+use std::sync::LazyLock;
+
+use http::header::{AUTHORIZATION, HeaderName, PROXY_AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pushprox_protocol::headers;
 use pushprox_protocol::message::response::Framing;
 
@@ -17,6 +20,9 @@ pub(crate) struct Request {
     pub(crate) is_http_1_1: bool,
     /// Whether its sender waits for leave to send the body.
     pub(crate) expects_continue: bool,
+    /// The credentials for the proxy, if there are any: the `Authorization` of a poll or a push, the
+    /// `Proxy-Authorization` of a scrape.
+    pub(crate) credentials: Option<Box<HeaderMap>>,
 }
 
 /// Who serves a request.
@@ -75,6 +81,7 @@ impl Request {
             keep_alive: is_http_1_1,
             is_http_1_1,
             expects_continue: false,
+            credentials: None,
         };
         let (mut length, mut is_chunked) = (None, false);
         for header in parsed.headers.iter() {
@@ -97,6 +104,11 @@ impl Request {
             } else if is("expect") {
                 request.expects_continue =
                     is_http_1_1 && header.value.eq_ignore_ascii_case(b"100-continue");
+            } else if let Some(name) = credentials(request.kind).filter(|name| is(name.as_str())) {
+                let value = HeaderValue::from_bytes(header.value)
+                    .map_err(|_| BadRequest::Syntax(httparse::Error::HeaderValue))?;
+                let credentials = request.credentials.get_or_insert_default();
+                credentials.append(name, value);
             } else if is("prefer")
                 && let Kind::Poll { wait: wait @ None } = &mut request.kind
             {
@@ -109,6 +121,12 @@ impl Request {
             (false, length) => Framing::Length(length.unwrap_or(0)),
         };
         Ok(Some(request))
+    }
+
+    /// What it shows of its sender.
+    pub(crate) fn shown(&self) -> &HeaderMap {
+        static NOTHING: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+        self.credentials.as_deref().unwrap_or(&NOTHING)
     }
 
     /// Whether anything of the request comes behind its head.
@@ -155,6 +173,15 @@ fn kind(parsed: &httparse::Request<'_, '_>) -> Kind {
             _ => Kind::Other,
         },
         _ => Kind::Other,
+    }
+}
+
+/// The header with the credentials for the proxy. hyper keeps that of the rest.
+fn credentials(kind: Kind) -> Option<HeaderName> {
+    match kind {
+        Kind::Poll { .. } | Kind::Push => Some(AUTHORIZATION),
+        Kind::Scrape => Some(PROXY_AUTHORIZATION),
+        Kind::Other => None,
     }
 }
 

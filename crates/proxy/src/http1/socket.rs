@@ -11,6 +11,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 use tokio_util::io::poll_read_buf;
 
 use super::buffers::Buffers;
@@ -39,6 +40,16 @@ impl Stream for TcpStream {
     }
 }
 
+impl<S: Stream> Stream for TlsStream<S> {
+    fn reset(&self) {
+        self.get_ref().0.reset();
+    }
+
+    fn is_gone(&self) -> bool {
+        self.get_ref().0.is_gone()
+    }
+}
+
 /// One connection's bytes. While nothing is read ahead, it holds no buffer.
 pub(crate) struct Socket {
     stream: Box<dyn Stream>,
@@ -47,8 +58,12 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) fn new(stream: impl Stream + 'static) -> Self {
+        Self::boxed(Box::new(stream))
+    }
+
+    pub(crate) fn boxed(stream: Box<dyn Stream>) -> Self {
         Self {
-            stream: Box::new(stream),
+            stream,
             ahead: BytesMut::new(),
         }
     }

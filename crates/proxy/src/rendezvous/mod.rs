@@ -21,6 +21,7 @@ use pushprox_protocol::{Fqdn, ScrapeId, timeout};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use crate::access::Identity;
 use crate::answer::ScrapeAnswer;
 use crate::error::Failure;
 pub(crate) use state::Limits;
@@ -46,6 +47,17 @@ struct Outgoing {
     scrape: Scrape,
     arrived: Instant,
     timeout: Duration,
+    /// Who was given it last.
+    holder: Mutex<Identity>,
+}
+
+/// Why an answer is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// No scrape of that id waits for one.
+    Gone,
+    /// Another was given that scrape.
+    Anothers,
 }
 
 impl Outgoing {
@@ -162,6 +174,7 @@ impl Rendezvous {
             scrape,
             arrived: now,
             timeout,
+            holder: Mutex::new(Identity::Anyone),
         });
         let _pending = PendingScrape {
             rendezvous: self,
@@ -195,10 +208,18 @@ impl Rendezvous {
         }
     }
 
-    /// Takes the scrape that this id names out of its client's hands, once.
-    pub(crate) fn complete(&self, id: ScrapeId) -> Option<Completion> {
-        let completion = self.shared.state.lock().complete(id)?;
-        Some(Completion {
+    /// Takes the scrape that this id names out of its client's hands, once, for the one that was
+    /// given it.
+    pub(crate) fn complete(&self, id: ScrapeId, by: &Identity) -> Result<Completion, NotTaken> {
+        let completion = {
+            let mut state = self.shared.state.lock();
+            let outgoing = state.in_hand(id).ok_or(NotTaken::Gone)?;
+            if *outgoing.holder.lock() != *by {
+                return Err(NotTaken::Anothers);
+            }
+            state.complete(id).ok_or(NotTaken::Gone)?
+        };
+        Ok(Completion {
             name: completion.name,
             outgoing: completion.scrape,
             answer: completion.answer,
@@ -327,6 +348,13 @@ impl HandedOut {
             let left = hand_out.scrape.left(Instant::now());
             hand_out.scrape.scrape.encode(hand_out.id, left)
         })
+    }
+
+    /// From now on only `holder` may answer the scrape.
+    pub(crate) fn hold(&self, holder: Identity) {
+        if let Some(hand_out) = &self.hand_out {
+            *hand_out.scrape.holder.lock() = holder;
+        }
     }
 
     /// The client has it: from now on only its push or the deadline ends the scrape.

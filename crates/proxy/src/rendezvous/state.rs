@@ -215,6 +215,12 @@ impl<P, A, S: Clone> State<P, A, S> {
         self.scrapes.remove(&id);
     }
 
+    /// The scrape of this id, where a client has it in hand.
+    pub(crate) fn in_hand(&self, id: ScrapeId) -> Option<&S> {
+        let pending = self.scrapes.get(&id)?;
+        pending.handed_out.as_ref().map(|_| &pending.scrape)
+    }
+
     /// An answer was pushed under this id. `None` when no client has a scrape of that id in hand:
     /// it is unknown, over, or was answered before.
     pub(crate) fn complete(&mut self, id: ScrapeId) -> Option<Completion<A, S>> {

@@ -7,10 +7,13 @@
     reason = "helpers of tests, which clippy does not take for tests"
 )]
 
+mod attacks;
 mod big;
 mod broken;
 mod cable;
 mod cli;
+mod credentials;
+mod examples;
 mod hostile;
 mod mixes;
 mod nginx;
@@ -18,5 +21,8 @@ mod observe;
 mod prometheus;
 mod readme;
 mod restart;
+mod rotation;
 mod scrape;
+mod secured;
 mod shutdown;
+mod tls;

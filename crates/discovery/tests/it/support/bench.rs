@@ -25,7 +25,8 @@ pub struct Bench {
 /// A running discovery.
 pub struct Discovery {
     pub daemon: Daemon,
-    address: SocketAddr,
+    /// Where its own pages are.
+    pub address: SocketAddr,
 }
 
 /// What a step may take that follows from a change.

@@ -1,0 +1,143 @@
+//! What each leg is spoken with: an HTTP client, and headers. Both come from files that may change
+//! while the client runs, and are then made anew; what is under way keeps what it began with.
+
+use std::fmt;
+use std::path::Path;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use pushprox_daemon::config_file::FileError;
+use pushprox_daemon::reload::{Files, Reloaded};
+
+use crate::credentials::{CredentialFiles, ExtraHeader};
+use crate::http::{ToTarget, to_proxy};
+use crate::proxy_url::ProxyUrl;
+use crate::pull_url::PullUrl;
+use crate::tls::{Tls, TlsFlags};
+
+/// A file of a leg's that cannot be used: its flag, and what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LegError(String);
+
+impl LegError {
+    pub(crate) fn new(flag: &str, path: &Path, what: &str) -> Self {
+        Self(format!("{flag}: {} {what}", path.display()))
+    }
+
+    pub(crate) fn read(flag: &str, error: &FileError) -> Self {
+        Self(format!("{flag}: {error}"))
+    }
+
+    pub(crate) fn other(what: String) -> Self {
+        Self(what)
+    }
+}
+
+/// What a leg's flags have in common.
+#[derive(Debug, Clone, Default)]
+pub struct LegFlags {
+    /// TLS.
+    pub tls: TlsFlags,
+    /// Credentials.
+    pub credentials: CredentialFiles,
+    /// Headers to add.
+    pub headers: Vec<ExtraHeader>,
+}
+
+impl LegFlags {
+    fn headers(&self) -> HeaderMap {
+        let headers = self.headers.iter();
+        let mut map = HeaderMap::new();
+        for ExtraHeader { name, value } in headers {
+            map.append(name.clone(), value.clone());
+        }
+        map
+    }
+}
+
+/// The leg to the proxy.
+pub struct ProxyLeg {
+    pub(crate) http: reqwest::Client,
+    pub(crate) tls: Tls,
+    /// Credentials among them.
+    pub(crate) headers: HeaderMap,
+}
+
+impl ProxyLeg {
+    /// Reads what the flags name.
+    ///
+    /// # Errors
+    ///
+    /// [`LegError`].
+    pub fn load(flags: LegFlags, url: ProxyUrl) -> Result<Reloaded<Self, LegError>, LegError> {
+        let what = "what is shown to the proxy and expected of it";
+        Reloaded::load(what, move |files, _| Self::read(&flags, &url, files))
+    }
+
+    fn read(flags: &LegFlags, url: &ProxyUrl, files: &mut Files) -> Result<Self, LegError> {
+        let tls = flags.tls.read(files)?;
+        let mut headers = flags.headers();
+        let from_file = flags.credentials.read(files)?;
+        if let Some(authorization) = from_file.or_else(|| url.authorization().cloned()) {
+            headers.insert(AUTHORIZATION, authorization);
+        }
+        Ok(Self {
+            http: to_proxy(url, &tls)?,
+            tls,
+            headers,
+        })
+    }
+
+    /// Sends a request, with what this leg adds to it.
+    pub(crate) async fn execute(
+        &self,
+        mut request: reqwest::Request,
+    ) -> reqwest::Result<reqwest::Response> {
+        request.headers_mut().extend(self.headers.clone());
+        self.tls.address(&mut request);
+        self.http.execute(request).await
+    }
+}
+
+/// The leg to the target.
+pub struct TargetLeg {
+    pub(crate) http: ToTarget,
+    pub(crate) authorization: Option<HeaderValue>,
+    pub(crate) headers: HeaderMap,
+}
+
+impl TargetLeg {
+    /// Reads what the flags name.
+    ///
+    /// # Errors
+    ///
+    /// [`LegError`].
+    pub fn load(flags: LegFlags, url: PullUrl) -> Result<Reloaded<Self, LegError>, LegError> {
+        let what = "what is shown to the target and expected of it";
+        Reloaded::load(what, move |files, _| Self::read(&flags, &url, files))
+    }
+
+    fn read(flags: &LegFlags, url: &PullUrl, files: &mut Files) -> Result<Self, LegError> {
+        let from_file = flags.credentials.read(files)?;
+        Ok(Self {
+            http: ToTarget::new(flags.tls.read(files)?, &url.for_scrape(None))?,
+            authorization: from_file.or_else(|| url.authorization().cloned()),
+            headers: flags.headers(),
+        })
+    }
+}
+
+impl fmt::Debug for ProxyLeg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxyLeg")
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TargetLeg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TargetLeg").finish_non_exhaustive()
+    }
+}

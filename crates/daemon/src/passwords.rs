@@ -1,0 +1,334 @@
+//! Passwords against bcrypt hashes: off the event loop, one at a time, each verdict kept for a
+//! while, and as slow for users that do not exist as for those that do.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aws_lc_rs::hmac;
+use parking_lot::Mutex;
+use serde::{Deserialize, Deserializer};
+use tokio::sync::Semaphore;
+
+use crate::config_file::from_text;
+use crate::secret::Secret;
+
+/// A bcrypt hash, as `htpasswd -B` writes it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash(Box<str>);
+
+/// Why a text is not a [`PasswordHash`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this is not a bcrypt hash ($2a$, $2b$ or $2y$ and 60 characters in all); \
+     htpasswd -nBC 10 \"\" makes one"
+)]
+pub struct NoHash;
+
+impl PasswordHash {
+    fn cost(&self) -> u32 {
+        bcrypt::HashParts::from_str(&self.0).map_or(0, |parts| parts.get_cost())
+    }
+}
+
+impl<'de> Deserialize<'de> for PasswordHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
+    }
+}
+
+impl TryFrom<String> for PasswordHash {
+    type Error = NoHash;
+
+    fn try_from(text: String) -> Result<Self, NoHash> {
+        let known = ["$2a$", "$2b$", "$2y$"]
+            .iter()
+            .any(|version| text.starts_with(version));
+        let parts = bcrypt::HashParts::from_str(&text).map_err(|_| NoHash)?;
+        if !known || text.len() != 60 || !(4..=31).contains(&parts.get_cost()) {
+            return Err(NoHash);
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordHash(hidden)")
+    }
+}
+
+/// Users with their hashes.
+#[derive(Debug, Clone)]
+pub struct Users {
+    hashes: HashMap<String, PasswordHash>,
+    /// What the password of an unknown user is compared with: as costly as the costliest.
+    stand_in: PasswordHash,
+}
+
+impl Users {
+    /// These users. A later one of the same name replaces an earlier one.
+    #[must_use]
+    pub fn new(users: impl IntoIterator<Item = (String, PasswordHash)>) -> Self {
+        let hashes: HashMap<_, _> = users.into_iter().collect();
+        let cost = hashes.values().map(PasswordHash::cost).max().unwrap_or(10);
+        Self {
+            hashes,
+            stand_in: PasswordHash(format!("$2b${cost:02}${NOBODYS_HASH}").into()),
+        }
+    }
+
+    /// Whether there is nobody.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    /// Whether there is a user of this name.
+    #[must_use]
+    pub fn contains(&self, user: &str) -> bool {
+        self.hashes.contains_key(user)
+    }
+}
+
+/// No verdict: more passwords wait to be looked at than will be in good time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many passwords are being checked")]
+pub struct Busy;
+
+/// Verifies passwords.
+#[derive(Debug)]
+pub struct Passwords {
+    key: hmac::Key,
+    right: Mutex<Recent>,
+    wrong: Mutex<Recent>,
+    one_at_a_time: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+/// What was asked lately, the latest last. What is kept is a digest under a key of this process's.
+#[derive(Debug, Default)]
+struct Recent(VecDeque<[u8; 32]>);
+
+impl Passwords {
+    /// Knows no verdict yet.
+    ///
+    /// # Panics
+    ///
+    /// When the system has no random numbers, without which nothing here is secure.
+    #[must_use]
+    pub fn new() -> Self {
+        #[expect(
+            clippy::expect_used,
+            reason = "there is no security without random numbers"
+        )]
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &aws_lc_rs::rand::SystemRandom::new())
+            .expect("random numbers of the system");
+        Self {
+            key,
+            right: Mutex::default(),
+            wrong: Mutex::default(),
+            one_at_a_time: Arc::new(Semaphore::new(1)),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether this is the password of that user.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] when too many wait.
+    pub async fn verify(&self, users: &Users, user: &str, password: &Secret) -> Result<bool, Busy> {
+        let known = users.hashes.get(user);
+        let hash = known.unwrap_or(&users.stand_in);
+        let asked = self.digest(hash, password);
+        if self.right.lock().has(&asked) {
+            return Ok(known.is_some());
+        }
+        if self.wrong.lock().has(&asked) {
+            return Ok(false);
+        }
+        let _waiting = Waiting::enter(&self.waiting)?;
+        let Ok(turn) = Arc::clone(&self.one_at_a_time).acquire_owned().await else {
+            return Err(Busy);
+        };
+        let (hash, password) = (hash.clone(), password.clone());
+        let checking = tokio::task::spawn_blocking(move || {
+            // The turn ends with the work, even where nobody waits for it any more.
+            let _turn = turn;
+            bcrypt::verify(password.expose(), &hash.0).unwrap_or(false)
+        });
+        let is_right = checking.await.map_err(|_| Busy)? && known.is_some();
+        let recent = if is_right { &self.right } else { &self.wrong };
+        recent.lock().add(asked);
+        Ok(is_right)
+    }
+
+    fn digest(&self, hash: &PasswordHash, password: &Secret) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(hash.0.as_bytes());
+        context.update(password.expose());
+        let mut digest = [0; 32];
+        for (to, from) in digest.iter_mut().zip(context.sign().as_ref()) {
+            *to = *from;
+        }
+        digest
+    }
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Recent {
+    fn has(&mut self, asked: &[u8; 32]) -> bool {
+        let Some(at) = self.0.iter().position(|kept| kept == asked) else {
+            return false;
+        };
+        if let Some(found) = self.0.remove(at) {
+            self.0.push_back(found);
+        }
+        true
+    }
+
+    fn add(&mut self, asked: [u8; 32]) {
+        if self.0.len() >= REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back(asked);
+    }
+}
+
+/// One of those that wait for their turn.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(count: &'a AtomicUsize) -> Result<Self, Busy> {
+        let waiting = Self(count);
+        match count.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
+            true => Ok(waiting),
+            false => Err(Busy),
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Verdicts of each kind. Wrong passwords push no right ones out.
+const REMEMBERED: usize = 100;
+
+/// At the usual cost, about five seconds of work.
+const MAX_WAITING: usize = 64;
+
+/// Salt and hash of a password that nobody knows.
+const NOBODYS_HASH: &str = "abcdefghijklmnopqrstuuKy5D0sBaQWh2Xn1iVTqfUqyM3PJfW9a";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(password: &str) -> PasswordHash {
+        bcrypt::hash(password, 4).unwrap().try_into().unwrap()
+    }
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.as_bytes())
+    }
+
+    #[tokio::test]
+    async fn the_right_password_of_the_right_user_is_right() {
+        let users = Users::new([("a".to_owned(), hash("one")), ("b".to_owned(), hash("two"))]);
+        let passwords = Passwords::new();
+        for _ in 0..2 {
+            for (user, password, right) in [
+                ("a", "one", true),
+                ("a", "two", false),
+                ("b", "two", true),
+                ("c", "one", false),
+                ("", "", false),
+                ("A", "one", false),
+            ] {
+                let verdict = passwords.verify(&users, user, &secret(password)).await;
+                assert_eq!(verdict, Ok(right), "{user} {password}");
+            }
+        }
+        assert_eq!(passwords.right.lock().0.len(), 2);
+        assert_eq!(passwords.wrong.lock().0.len(), 3);
+        assert_eq!(passwords.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_verdict_goes_with_its_hash() {
+        let passwords = Passwords::new();
+        let before = Users::new([("a".to_owned(), hash("old"))]);
+        let after = Users::new([("a".to_owned(), hash("new"))]);
+        assert_eq!(
+            passwords.verify(&before, "a", &secret("old")).await,
+            Ok(true)
+        );
+        assert_eq!(
+            passwords.verify(&after, "a", &secret("old")).await,
+            Ok(false)
+        );
+        assert_eq!(
+            passwords.verify(&after, "a", &secret("new")).await,
+            Ok(true)
+        );
+    }
+
+    #[tokio::test]
+    async fn wrong_passwords_are_forgotten_before_right_ones() {
+        let users = Users::new([("a".to_owned(), hash("right"))]);
+        let passwords = Passwords::new();
+        assert_eq!(
+            passwords.verify(&users, "a", &secret("right")).await,
+            Ok(true)
+        );
+        for guess in 0..REMEMBERED + 20 {
+            let guess = secret(&format!("guess {guess}"));
+            assert_eq!(passwords.verify(&users, "a", &guess).await, Ok(false));
+        }
+        assert_eq!(passwords.wrong.lock().0.len(), REMEMBERED);
+        assert_eq!(passwords.right.lock().0.len(), 1);
+    }
+
+    #[test]
+    fn unknown_users_cost_as_much_as_the_costliest() {
+        let costly: PasswordHash = bcrypt::hash("x", 6).unwrap().try_into().unwrap();
+        let users = Users::new([("a".to_owned(), hash("x")), ("b".to_owned(), costly)]);
+        assert_eq!(users.stand_in.cost(), 6);
+        assert!(PasswordHash::try_from(users.stand_in.0.to_string()).is_ok());
+        assert!(!bcrypt::verify("", &users.stand_in.0).unwrap());
+    }
+
+    #[test]
+    fn hashes_of_the_three_versions_are_taken_and_nothing_else() {
+        let rest = "10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG";
+        for version in ["$2a$", "$2b$", "$2y$"] {
+            assert!(
+                PasswordHash::try_from(format!("{version}{rest}")).is_ok(),
+                "{version}"
+            );
+        }
+        for wrong in [
+            format!("$2x${rest}"),
+            format!("$1$${rest}"),
+            format!("$2y${rest}x"),
+            "$2y$99$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG".to_owned(),
+            "$2y$10$short".to_owned(),
+            "password".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(PasswordHash::try_from(wrong), Err(NoHash));
+        }
+        assert_eq!(format!("{:?}", hash("x")), "PasswordHash(hidden)");
+    }
+}

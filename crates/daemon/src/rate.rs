@@ -1,0 +1,88 @@
+//! Token buckets: so much at once, and so much over time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What a bucket holds, and how fast it fills again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// The time between two of a steady stream.
+    pub interval: Duration,
+    /// How many may come at once.
+    pub burst: u32,
+}
+
+/// A token bucket. It starts full.
+#[derive(Debug, Clone, Copy)]
+pub struct Bucket {
+    /// When it is full again, if nothing more is taken.
+    full_at: Option<Instant>,
+}
+
+impl Bucket {
+    /// A full bucket.
+    #[must_use]
+    pub fn full() -> Self {
+        Self { full_at: None }
+    }
+
+    /// Takes one, if there is one.
+    pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        if self.is_empty(rate, now) {
+            return false;
+        }
+        let from = self.full_at.filter(|full_at| *full_at > now).unwrap_or(now);
+        self.full_at = Some(from + rate.interval);
+        true
+    }
+
+    /// Whether there is none to take.
+    #[must_use]
+    pub fn is_empty(&self, rate: Rate, now: Instant) -> bool {
+        let missing = self.full_at.map_or(Duration::ZERO, |full_at| {
+            full_at.saturating_duration_since(now)
+        });
+        missing + rate.interval > rate.interval.saturating_mul(rate.burst)
+    }
+
+    /// Whether it is as good as a new one.
+    #[must_use]
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.full_at.is_none_or(|full_at| full_at <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_passes_and_then_one_at_each_interval() {
+        let rate = Rate {
+            interval: Duration::from_secs(1),
+            burst: 3,
+        };
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut bucket = Bucket::full();
+        for (at, passes) in [
+            (0, true),
+            (0, true),
+            (0, true),
+            (0, false),
+            (900, false),
+            (1_000, true),
+            (1_001, false),
+            (2_000, true),
+            (60_000, true),
+            (60_000, true),
+            (60_000, true),
+            (60_000, false),
+        ] {
+            assert_eq!(bucket.take(rate, after(at)), passes, "{at}");
+        }
+        assert!(!bucket.is_full(after(62_999)));
+        assert!(bucket.is_full(after(63_000)));
+    }
+}

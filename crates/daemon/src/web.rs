@@ -1,0 +1,228 @@
+//! How the web configuration applies to connections and requests.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::Shutdown;
+use crate::config_file::FileError;
+use crate::credentials::Credentials;
+use crate::exit::causes;
+use crate::guard::{Denied, Guard, Place};
+use crate::rate::Bucket;
+use crate::reload::Reloaded;
+use crate::san::{self, San};
+use crate::web_config::WebConfig;
+
+/// What stands between the network and the daemon's pages.
+#[derive(Debug)]
+pub struct Web {
+    config: Arc<Reloaded<WebConfig>>,
+    requests: Mutex<Bucket>,
+    /// What is remembered of attempts, here and wherever else credentials are looked at.
+    pub guard: Guard,
+}
+
+/// A connection whose handshake, if there was to be one, is done.
+#[derive(Debug)]
+pub enum Accepted {
+    /// Plain TCP.
+    Plain(TcpStream),
+    /// TLS, and the names in the client's certificate if that was verified.
+    Tls(Box<TlsStream<TcpStream>>, Option<Vec<San>>),
+}
+
+/// A handshake that came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// It took too long.
+    #[error("it was not done within {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    TimedOut,
+    /// The peer speaks something else.
+    #[error("the peer does not speak TLS")]
+    NotTls,
+    /// The client's certificate is no good.
+    #[error("the client's certificate: {0}")]
+    Certificate(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Web {
+    /// Open to everyone, plain HTTP.
+    #[must_use]
+    pub fn open() -> Self {
+        Self::new(Reloaded::fixed(WebConfig::default()))
+    }
+
+    /// As the file has it, or open where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`].
+    pub fn load(file: Option<PathBuf>) -> Result<Self, FileError> {
+        Ok(match file {
+            Some(file) => Self::new(WebConfig::load(file)?),
+            None => Self::open(),
+        })
+    }
+
+    fn new(config: Reloaded<WebConfig>) -> Self {
+        Self {
+            config: Arc::new(config),
+            requests: Mutex::new(Bucket::full()),
+            guard: Guard::default(),
+        }
+    }
+
+    /// What is in force now.
+    #[must_use]
+    pub fn config(&self) -> Arc<WebConfig> {
+        self.config.current()
+    }
+
+    /// Reads the files again when they change, until the shutdown begins.
+    pub async fn watch(&self, shutdown: Shutdown) {
+        Arc::clone(&self.config).watch(shutdown).await;
+    }
+
+    /// Does the handshake where TLS is served. What fails is counted here.
+    ///
+    /// # Errors
+    ///
+    /// [`HandshakeError`].
+    pub async fn accept(&self, stream: TcpStream) -> Result<Accepted, HandshakeError> {
+        let config = self.config();
+        let Some(tls) = config.tls() else {
+            return Ok(Accepted::Plain(stream));
+        };
+        let shaken = timeout(HANDSHAKE_TIMEOUT, shake_hands(stream, Arc::clone(tls))).await;
+        let stream = shaken
+            .unwrap_or(Err(HandshakeError::TimedOut))
+            .inspect_err(|error| self.guard.count_handshake(error.label()))?;
+        let certificate = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(<[_]>::first);
+        let names = certificate
+            .filter(|_| config.verifies_clients())
+            .map(|certificate: &CertificateDer<'_>| san::of(certificate).unwrap_or_default());
+        Ok(Accepted::Tls(stream, names))
+    }
+
+    /// Passes if there are not too many requests.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied::RateLimit`].
+    pub fn check_rate(&self, config: &WebConfig) -> Result<(), Denied> {
+        match config.rate_limit() {
+            Some(rate) if !self.requests.lock().take(rate, Instant::now()) => {
+                Err(Denied::RateLimit)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Passes if the request shows a user of the file's, or the file has none. Which user it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`].
+    pub async fn check_user(
+        &self,
+        config: &WebConfig,
+        headers: &HeaderMap,
+        place: Place,
+        address: IpAddr,
+    ) -> Result<Option<String>, Denied> {
+        let Some(users) = config.users() else {
+            return Ok(None);
+        };
+        match Guard::credentials(headers, place)? {
+            Some(Credentials::Basic { user, password }) => {
+                let guard = &self.guard;
+                guard
+                    .check_password(users, &user, &password, address)
+                    .await?;
+                Ok(Some(user))
+            }
+            Some(Credentials::Bearer(token)) => {
+                // No token is right here, and guesses count as such.
+                self.guard.check_token(&token, address, |_| None)
+            }
+            None => Err(Denied::Missing),
+        }
+    }
+}
+
+impl HandshakeError {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::TimedOut => "timeout",
+            Self::NotTls => "not_tls",
+            Self::Certificate(_) => "client_certificate",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    tls: Arc<ServerConfig>,
+) -> Result<Box<TlsStream<TcpStream>>, HandshakeError> {
+    let mut first = [0];
+    let came = stream.peek(&mut first).await;
+    if matches!(came, Ok(1)) && first[0].is_ascii_uppercase() {
+        refuse_plain(stream).await;
+        return Err(HandshakeError::NotTls);
+    }
+    let accepted = TlsAcceptor::from(tls).accept(stream).await;
+    accepted.map(Box::new).map_err(|error| told(&error))
+}
+
+fn told(error: &io::Error) -> HandshakeError {
+    use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(NoCertificatesPresented) => HandshakeError::Certificate("there is none".to_owned()),
+        Some(InvalidCertificate(error)) => HandshakeError::Certificate(error.to_string()),
+        _ => HandshakeError::Failed(causes(error)),
+    }
+}
+
+/// Tells who speaks plain HTTP what is wrong, as Go's server does.
+async fn refuse_plain(mut stream: TcpStream) {
+    const ANSWER: &[u8] = b"HTTP/1.0 400 this port speaks TLS, use https\r\n\
+        Connection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\
+        this port speaks TLS, use https\n";
+    if stream.write_all(ANSWER).await.is_ok() && stream.shutdown().await.is_ok() {
+        // What is left unread would make the close a reset, which takes the answer away.
+        let mut taken = [0; 4096];
+        for _ in 0..MAX_DRAINED_READS {
+            if !matches!(stream.read(&mut taken).await, Ok(1..)) {
+                return;
+            }
+        }
+    }
+}
+
+/// Reads of what a peer still sends that is told to go elsewhere.
+const MAX_DRAINED_READS: usize = 16;
+
+/// A peer that does not get on with it is let go of.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

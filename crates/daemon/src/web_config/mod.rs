@@ -1,0 +1,121 @@
+//! `--web.config.file`: TLS, users, headers and a rate limit, in the format of Prometheus's
+//! exporter-toolkit, which every exporter has.
+//!
+//! The file is strict: what it has and this program cannot do is an error with the reason. Read
+//! again, it never opens what was closed: a file that is caught half written must not switch TLS
+//! or passwords off.
+
+mod file;
+mod tls;
+mod tls_names;
+mod verifier;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::HeaderMap;
+use rustls::ServerConfig;
+
+use self::file::WebFile;
+use self::tls::Tls;
+use crate::config_file::{self, FileError};
+use crate::passwords::Users;
+use crate::rate::Rate;
+use crate::reload::{Files, Reloaded};
+
+/// What the file comes to. The default is that of no file: open, plain HTTP.
+#[derive(Debug, Clone, Default)]
+pub struct WebConfig {
+    tls: Option<Tls>,
+    headers: HeaderMap,
+    users: Option<Users>,
+    rate_limit: Option<Rate>,
+}
+
+impl WebConfig {
+    /// Reads the file, and from then on whatever it and the files that it names come to be.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`]: a file cannot be read, or is no good.
+    pub fn load(path: PathBuf) -> Result<Reloaded<Self>, FileError> {
+        Reloaded::load("web.config.file", move |files, before: Option<&Self>| {
+            let config = Self::read(&path, files)?;
+            match before.and_then(|before| before.opened_by(&config)) {
+                Some(what) => Err(FileError::content(&path, what)),
+                None => Ok(config),
+            }
+        })
+    }
+
+    /// How TLS is served, if it is.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Arc<ServerConfig>> {
+        self.tls.as_ref().map(|tls| &tls.config)
+    }
+
+    /// Whether a certificate that a client has shown proves who it is.
+    #[must_use]
+    pub fn verifies_clients(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.verifies_clients)
+    }
+
+    /// Whether nobody gets in without such a certificate.
+    #[must_use]
+    pub fn requires_clients(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.requires_clients)
+    }
+
+    /// The users, if it takes one to be let in.
+    #[must_use]
+    pub fn users(&self) -> Option<&Users> {
+        self.users.as_ref()
+    }
+
+    /// Headers to add to the daemon's own answers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// How many requests are taken.
+    #[must_use]
+    pub fn rate_limit(&self) -> Option<Rate> {
+        self.rate_limit
+    }
+
+    fn read(path: &Path, files: &mut Files) -> Result<Self, FileError> {
+        let text = files.read(path)?;
+        let file: WebFile = config_file::parse(path, &text)?.unwrap_or_default();
+        let tls = file.tls_server_config.unwrap_or_default();
+        let rate_limit = match file.rate_limit {
+            Some(limit) => limit
+                .rate()
+                .map_err(|what| FileError::content(path, what))?,
+            None => None,
+        };
+        Ok(Self {
+            tls: tls::server(&tls, path, files)?,
+            headers: file.http_server_config.unwrap_or_default().headers.0,
+            users: Some(Users::new(file.basic_auth_users.0)).filter(|users| !users.is_empty()),
+            rate_limit,
+        })
+    }
+
+    /// What is closed here and would be open there, and cannot be without a restart.
+    fn opened_by(&self, next: &Self) -> Option<&'static str> {
+        if self.tls.is_some() != next.tls.is_some() {
+            return Some("TLS is switched on and off by a restart only");
+        }
+        if self.users.is_some() && next.users.is_none() {
+            return Some("the last of basic_auth_users goes by a restart only");
+        }
+        if self.verifies_clients() && !next.verifies_clients() {
+            return Some("client_auth_type is weakened by a restart only");
+        }
+        None
+    }
+}

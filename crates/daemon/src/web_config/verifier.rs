@@ -1,0 +1,157 @@
+//! Which certificates of clients get through: Go's five ways, and the names that are allowed.
+
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use super::tls_names::ClientAuth;
+use crate::san;
+
+/// The verifier for a `client_auth_type`. None where clients are not asked for a certificate.
+pub(super) fn new(
+    client_auth: ClientAuth,
+    roots: RootCertStore,
+    allowed_sans: Option<Vec<String>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, VerifierBuilderError> {
+    let any = |is_mandatory| -> Arc<dyn ClientCertVerifier> {
+        Arc::new(AnyCertificate {
+            is_mandatory,
+            algorithms: provider.signature_verification_algorithms,
+        })
+    };
+    let signed =
+        || WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let verifier = match client_auth {
+        ClientAuth::None => return Ok(None),
+        ClientAuth::Request => any(false),
+        ClientAuth::RequireAny => any(true),
+        ClientAuth::VerifyIfGiven => signed().allow_unauthenticated().build()?,
+        ClientAuth::RequireAndVerify => signed().build()?,
+    };
+    Ok(Some(match allowed_sans {
+        Some(allowed) => Arc::new(AllowedSans { allowed, verifier }),
+        None => verifier,
+    }))
+}
+
+/// Takes any certificate whose key the client has, whoever signed it.
+#[derive(Debug)]
+struct AnyCertificate {
+    is_mandatory: bool,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        self.is_mandatory
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Takes what another verifier takes, if one of its names is on a list.
+#[derive(Debug)]
+struct AllowedSans {
+    allowed: Vec<String>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl ClientCertVerifier for AllowedSans {
+    fn client_auth_mandatory(&self) -> bool {
+        self.verifier.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.verifier.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self
+            .verifier
+            .verify_client_cert(certificate, intermediates, now)?;
+        let names = san::of(certificate)
+            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let is_allowed = names
+            .iter()
+            .any(|name| self.allowed.contains(&name.to_string()));
+        match is_allowed {
+            true => Ok(verified),
+            false => Err(Error::InvalidCertificate(
+                CertificateError::ApplicationVerificationFailure,
+            )),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}

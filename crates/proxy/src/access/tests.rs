@@ -1,0 +1,258 @@
+//! Who is let in, and what for, by the files as operators write them.
+
+use std::fs;
+
+use http::HeaderValue;
+use http::header::{AUTHORIZATION, HeaderName, PROXY_AUTHORIZATION};
+use pushprox_daemon::san::San;
+use pushprox_protocol::Target;
+use tempfile::TempDir;
+
+use super::*;
+
+struct Files(TempDir);
+
+impl Files {
+    fn new(auth: &str) -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        files.write(auth);
+        files
+    }
+
+    fn write(&self, auth: &str) {
+        let digest = pushprox_daemon::guard::token_digest(b"token-of-node7");
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = bcrypt::hash("swordfish", 4).unwrap();
+        let text = auth.replace("TOKEN", &digest).replace("HASH", &hash);
+        fs::write(self.0.path().join("auth.yml"), text).unwrap();
+    }
+
+    fn access(&self) -> Access {
+        Access::load(None, Some(self.0.path().join("auth.yml"))).unwrap()
+    }
+}
+
+const AUTH: &str = "scrapers:
+- {user: prometheus, password_bcrypt: HASH, names: ['*.edge.example.org:9100', 'node7']}
+- {san: prometheus.example.org, names: ['*']}
+clients:
+- {token_sha256: TOKEN, names: ['node7']}
+- {san: '*.edge.example.org', names: ['{san}:9100']}
+";
+
+fn peer(sans: Option<&[&str]>) -> Peer {
+    Peer {
+        ip: "192.0.2.1".parse().unwrap(),
+        sans: sans.map(|sans| {
+            let sans = sans.iter().map(|san| San::Dns((*san).to_owned()));
+            Box::new(Sans(sans.collect()))
+        }),
+        roles: Roles::ALL,
+    }
+}
+
+fn with(name: HeaderName, value: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
+}
+
+fn name(text: &str) -> Fqdn {
+    text.parse().unwrap()
+}
+
+fn target(text: &str) -> Target {
+    Target::from_uri(&format!("http://{text}/").parse().unwrap()).unwrap()
+}
+
+/// `prometheus:swordfish`
+const BASIC: &str = "Basic cHJvbWV0aGV1czpzd29yZGZpc2g=";
+
+#[tokio::test]
+async fn a_scraper_reaches_what_its_entry_says() {
+    let files = Files::new(AUTH);
+    let access = files.access();
+    let admit = async |headers: &HeaderMap, sans| {
+        access
+            .admit(&peer(sans), Role::Scraper, headers, Place::Proxied)
+            .await
+    };
+    let grant = admit(&with(PROXY_AUTHORIZATION, BASIC), None)
+        .await
+        .unwrap();
+    assert_eq!(grant.identity.to_string(), "prometheus");
+    assert!(grant.may_reach(&target("a.edge.example.org:9100")));
+    assert!(grant.may_reach(&target("node7:1234")));
+    assert!(!grant.may_reach(&target("a.edge.example.org")));
+    assert!(!grant.may_reach(&target("node8:9100")));
+    assert!(grant.may_see(name("a.edge.example.org").as_ref()));
+    assert!(!grant.may_see(name("node8").as_ref()));
+
+    let prometheus = ["prometheus.example.org"];
+    let grant = admit(&HeaderMap::new(), Some(&prometheus)).await.unwrap();
+    assert!(grant.may_reach(&target("anything:1")));
+
+    let wrong = "Basic cHJvbWV0aGV1czpTd29yZGZpc2g=";
+    for (headers, sans, denied) in [
+        (HeaderMap::new(), None, Denied::Missing),
+        (with(PROXY_AUTHORIZATION, wrong), None, Denied::Wrong),
+        // The target's credentials are not for the proxy.
+        (with(AUTHORIZATION, BASIC), None, Denied::Missing),
+        (
+            with(PROXY_AUTHORIZATION, "Bearer token-of-node7"),
+            None,
+            Denied::Wrong,
+        ),
+        // What is shown in the header counts, and has to be right.
+        (
+            with(PROXY_AUTHORIZATION, wrong),
+            Some(&prometheus[..]),
+            Denied::Wrong,
+        ),
+    ] {
+        assert_eq!(admit(&headers, sans).await.unwrap_err(), denied);
+    }
+    let other = admit(&HeaderMap::new(), Some(&["other"]))
+        .await
+        .unwrap_err();
+    assert!(matches!(other, Denied::NotAllowed(_)), "{other}");
+}
+
+#[tokio::test]
+async fn a_client_registers_its_own_name_and_no_other() {
+    let files = Files::new(AUTH);
+    let access = files.access();
+    let admit = async |headers: &HeaderMap, sans| {
+        access
+            .admit(&peer(sans), Role::Client, headers, Place::Own)
+            .await
+            .unwrap()
+    };
+    let token = with(AUTHORIZATION, "Bearer token-of-node7");
+    let by_token = admit(&token, None).await;
+    assert!(by_token.may_register(name("NODE7").as_ref()));
+    assert!(by_token.may_register(name("node7:9100").as_ref()));
+    assert!(!by_token.may_register(name("node8").as_ref()));
+
+    let none = HeaderMap::new();
+    let by_certificate = admit(&none, Some(&["x", "a.edge.example.org"])).await;
+    assert!(by_certificate.may_register(name("a.edge.example.org:9100").as_ref()));
+    assert!(!by_certificate.may_register(name("a.edge.example.org").as_ref()));
+    assert!(!by_certificate.may_register(name("b.edge.example.org:9100").as_ref()));
+    assert_ne!(by_token.identity, by_certificate.identity);
+    assert_eq!(by_token.identity, admit(&token, None).await.identity);
+    let b = admit(&none, Some(&["b.edge.example.org"])).await;
+    assert_ne!(
+        by_certificate.identity, b.identity,
+        "one entry, two clients"
+    );
+}
+
+#[tokio::test]
+async fn credentials_that_share_a_name_are_one_client() {
+    let files = Files::new(
+        "scrapers: []
+clients:
+- {name: node7, token_sha256: TOKEN, names: ['node7']}
+- {name: node7, user: node7, password_bcrypt: HASH, names: ['node7']}
+",
+    );
+    let access = files.access();
+    let mut identities = Vec::new();
+    for shown in ["Bearer token-of-node7", "Basic bm9kZTc6c3dvcmRmaXNo"] {
+        let shown = with(AUTHORIZATION, shown);
+        let grant = access
+            .admit(&peer(None), Role::Client, &shown, Place::Own)
+            .await;
+        identities.push(grant.unwrap().identity);
+    }
+    assert_eq!(identities[0], identities[1]);
+    assert_eq!(identities[0].to_string(), "node7");
+}
+
+#[tokio::test]
+async fn a_door_is_for_its_roles_only() {
+    let access = Access::open();
+    let door: DoorAddress = "clients@127.0.0.1:0".parse().unwrap();
+    let mut peer = peer(None);
+    peer.roles = door.roles;
+    let none = HeaderMap::new();
+    assert!(
+        access
+            .admit(&peer, Role::Client, &none, Place::Own)
+            .await
+            .is_ok()
+    );
+    let denied = access
+        .admit(&peer, Role::Scraper, &none, Place::Proxied)
+        .await;
+    assert_eq!(
+        denied.unwrap_err().to_string(),
+        "this listener is not for scrapers"
+    );
+}
+
+#[tokio::test]
+async fn who_is_struck_off_may_no_longer_register() {
+    let files = Files::new(AUTH);
+    let access = files.access();
+    let policy = access.policy.clone().unwrap();
+    let token = with(AUTHORIZATION, "Bearer token-of-node7");
+    let by_token = access
+        .admit(&peer(None), Role::Client, &token, Place::Own)
+        .await
+        .unwrap();
+    let sans = ["a.edge.example.org"];
+    let none = HeaderMap::new();
+    let by_certificate = access
+        .admit(&peer(Some(&sans)), Role::Client, &none, Place::Own)
+        .await
+        .unwrap();
+    let generation = access.generation();
+    let may = |identity: &Identity, text: &str| {
+        access.may_still_register(identity, &name(text), generation)
+    };
+    files.write(&AUTH.replace(
+        "names: ['node7']}\n- {san: '*",
+        "names: ['node8']}\n- {san: '*",
+    ));
+    assert!(policy.refresh());
+    assert!(!may(&by_token.identity, "node7"));
+    assert!(may(&by_certificate.identity, "a.edge.example.org:9100"));
+
+    files.write("scrapers: []\nclients: []\noperators: []\n");
+    assert!(policy.refresh());
+    assert!(!may(&by_certificate.identity, "a.edge.example.org:9100"));
+
+    files.write("scrapers: anyone\nclients: anyone\n");
+    assert!(
+        !policy.refresh(),
+        "what was closed is not opened by a reload"
+    );
+    assert!(
+        access
+            .admit(&peer(None), Role::Client, &token, Place::Own)
+            .await
+            .is_err()
+    );
+}
+
+#[test]
+fn users_of_the_web_configuration_are_refused_beside_members() {
+    let files = Files::new(AUTH);
+    let web = files.0.path().join("web.yml");
+    let hash = bcrypt::hash("x", 4).unwrap();
+    fs::write(&web, format!("basic_auth_users: {{a: {hash}}}\n")).unwrap();
+    let error = Access::load(Some(web), Some(files.0.path().join("auth.yml"))).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("cannot be used together with basic_auth_users")
+    );
+}
+
+#[test]
+fn nothing_secret_is_in_the_debug_output() {
+    let files = Files::new(AUTH);
+    let access = files.access();
+    let shown = format!("{access:?} {:?}", access.policy.as_ref().unwrap().current());
+    assert!(!shown.contains("$2b$"), "{shown}");
+}
