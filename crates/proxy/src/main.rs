@@ -19,7 +19,6 @@ async fn main() -> ExitCode {
 async fn start(args: &Args) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.signals().context("cannot handle signals")?;
-    file_limit::raise();
     let access = Access::load(args.web_config.clone(), args.auth_config.clone())?;
     let mut doors = Vec::new();
     for DoorAddress { address, roles } in &args.listen {
@@ -30,6 +29,7 @@ async fn start(args: &Args) -> anyhow::Result<()> {
             roles: *roles,
         });
     }
+    file_limit::raise();
     run(Config::from(args), Entrance { doors, access }, shutdown).await;
     Ok(())
 }

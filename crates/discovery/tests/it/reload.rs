@@ -250,7 +250,11 @@ async fn the_template_and_the_base_are_read_again_when_they_change() {
         .start(&["--job-template", template.to_str().unwrap()])
         .await;
     bench.clients_are(&[(one.address(), &["a"])]).await;
-    assert!(bench.reloads.config().contains("scrape_interval: 7s"));
+    until("the template is used", SOON, async || {
+        let config = bench.reloads.config();
+        config.contains("scrape_interval: 7s").then_some(())
+    })
+    .await;
     bench.write("template", "scrape_interval: 8s\n");
     bench.write("base", "global: {}\nrule_files: []\n");
     until("both", SOON, async || {

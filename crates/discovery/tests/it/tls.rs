@@ -121,9 +121,14 @@ async fn each_is_asked_at_its_address_by_the_name_in_their_certificates() {
     );
     assert!(wrong.requests.lock().is_empty());
 
-    // Prometheus is told the same.
-    let config: serde_yaml::Value = serde_yaml::from_str(&bench.reloads.config()).unwrap();
-    for job in config["scrape_configs"].as_sequence().unwrap() {
+    // Prometheus is told the same, when it loads what was written.
+    let jobs = until("Prometheus has all three", SOON, async || {
+        let config: serde_yaml::Value = serde_yaml::from_str(&bench.reloads.config()).ok()?;
+        let jobs = config["scrape_configs"].as_sequence()?.clone();
+        (jobs.len() == 3).then_some(jobs)
+    })
+    .await;
+    for job in &jobs {
         let tls = &job["tls_config"];
         assert_eq!(tls["server_name"], "proxy.test");
         assert_eq!(tls["ca_file"], folder.join("proxies.crt").to_str().unwrap());
