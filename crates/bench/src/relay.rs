@@ -138,9 +138,17 @@ pub(crate) struct Round {
 impl Relay {
     /// Starts the proxy with its defaults.
     pub(crate) fn proxy(program: &Path) -> anyhow::Result<Self> {
+        Self::proxy_with(program, [])
+    }
+
+    /// Starts the proxy with these flags.
+    pub(crate) fn proxy_with<const N: usize>(
+        program: &Path,
+        flags: [OsString; N],
+    ) -> anyhow::Result<Self> {
         let address = free_address()?;
-        let arguments = ["--web.listen-address".into(), address.to_string().into()];
-        Self::start(program, arguments, address)
+        let listen = ["--web.listen-address".into(), address.to_string().into()];
+        Self::start(program, listen.into_iter().chain(flags), address)
     }
 
     /// Starts the least relay.

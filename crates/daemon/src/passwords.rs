@@ -4,10 +4,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::str::FromStr as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
 use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer};
 use tokio::sync::Semaphore;
@@ -101,7 +102,9 @@ pub struct Busy;
 /// Verifies passwords.
 #[derive(Debug)]
 pub struct Passwords {
-    key: hmac::Key,
+    /// Made when the first password comes: many daemons never see one, and the library that makes
+    /// it takes a megabyte for itself.
+    key: OnceLock<hmac::Key>,
     right: Mutex<Recent>,
     wrong: Mutex<Recent>,
     one_at_a_time: Arc<Semaphore>,
@@ -114,20 +117,10 @@ struct Recent(VecDeque<[u8; 32]>);
 
 impl Passwords {
     /// Knows no verdict yet.
-    ///
-    /// # Panics
-    ///
-    /// When the system has no random numbers, without which nothing here is secure.
     #[must_use]
     pub fn new() -> Self {
-        #[expect(
-            clippy::expect_used,
-            reason = "there is no security without random numbers"
-        )]
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &aws_lc_rs::rand::SystemRandom::new())
-            .expect("random numbers of the system");
         Self {
-            key,
+            key: OnceLock::new(),
             right: Mutex::default(),
             wrong: Mutex::default(),
             one_at_a_time: Arc::new(Semaphore::new(1)),
@@ -143,7 +136,7 @@ impl Passwords {
     pub async fn verify(&self, users: &Users, user: &str, password: &Secret) -> Result<bool, Busy> {
         let known = users.hashes.get(user);
         let hash = known.unwrap_or(&users.stand_in);
-        let asked = self.digest(hash, password);
+        let asked = self.digest(hash, password).ok_or(Busy)?;
         if self.right.lock().has(&asked) {
             return Ok(known.is_some());
         }
@@ -166,15 +159,24 @@ impl Passwords {
         Ok(is_right)
     }
 
-    fn digest(&self, hash: &PasswordHash, password: &Secret) -> [u8; 32] {
-        let mut context = hmac::Context::with_key(&self.key);
+    /// None where the system has no random numbers, without which nothing is secure.
+    fn digest(&self, hash: &PasswordHash, password: &Secret) -> Option<[u8; 32]> {
+        let key = match self.key.get() {
+            Some(key) => key,
+            None => {
+                let random = SystemRandom::new();
+                let key = hmac::Key::generate(hmac::HMAC_SHA256, &random).ok()?;
+                self.key.get_or_init(|| key)
+            }
+        };
+        let mut context = hmac::Context::with_key(key);
         context.update(hash.0.as_bytes());
         context.update(password.expose());
         let mut digest = [0; 32];
         for (to, from) in digest.iter_mut().zip(context.sign().as_ref()) {
             *to = *from;
         }
-        digest
+        Some(digest)
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod side;
 mod side_by_side;
 mod size;
 mod slow_readers;
+mod tls;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -54,6 +55,8 @@ pub(crate) enum RowName {
     Clients,
     /// Memory of the client, and its CPU per pull of 500 kB
     Client,
+    /// Memory per parked client over TLS, and CPU per scrape beside plain HTTP
+    Tls,
     /// The size of the binaries
     Size,
 }
@@ -70,6 +73,7 @@ impl RowName {
             Self::Reconnect => "reconnect",
             Self::Clients => "clients",
             Self::Client => "client",
+            Self::Tls => "tls",
             Self::Size => "size",
         }
     }
@@ -106,6 +110,9 @@ impl Bench {
         }
         if is_wanted(&RowName::Client) {
             keep(RowName::Client, client::measure(self));
+        }
+        if is_wanted(&RowName::Tls) {
+            keep(RowName::Tls, tls::measure(self));
         }
         if is_wanted(&RowName::Size) {
             keep(RowName::Size, size::measure(self));
