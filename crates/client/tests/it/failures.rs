@@ -1,5 +1,6 @@
 //! What Prometheus reads when the target fails.
 
+use pushprox_testkit::wait::free_port;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
@@ -18,14 +19,9 @@ async fn push_of(url: &str, seconds: &str) -> Request {
     push
 }
 
-async fn unused_port() -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
-}
-
 #[tokio::test]
 async fn a_refused_connection_is_told() {
-    let address = unused_port().await;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
     let push = push_of(
         &format!("http://u:secret@{address}/metrics?token=secret"),
         "10",

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use pushprox_testkit::wait::free_port;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -86,7 +87,8 @@ impl Api {
             ..State::default()
         };
         let mut api = Self {
-            address: ([127, 0, 0, 1], 0).into(),
+            // Nobody else gets the port while it is away.
+            address: ([127, 0, 0, 1], free_port()).into(),
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
                 version: watch::channel(200).0,
@@ -178,7 +180,6 @@ impl Api {
     /// The server is back, at the same address.
     pub async fn come_back(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
-        self.address = listener.local_addr().unwrap();
         self.serving.spawn(serve(
             listener,
             self.acceptor.clone(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use pushprox_testkit::wait::free_port;
 use pushprox_testkit::wire::Connection;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -29,7 +30,8 @@ impl Reloads {
     /// Starts one that reads `target`.
     pub async fn start(target: &Path) -> Self {
         let mut reloads = Self {
-            address: ([127, 0, 0, 1], 0).into(),
+            // Nobody else gets the port while it is away.
+            address: ([127, 0, 0, 1], free_port()).into(),
             shared: Arc::new(Shared {
                 target: target.to_owned(),
                 dislikes: Mutex::default(),
@@ -60,7 +62,6 @@ impl Reloads {
     /// Is back.
     pub async fn come_back(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
-        self.address = listener.local_addr().unwrap();
         let shared = Arc::clone(&self.shared);
         self.serving.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
