@@ -190,8 +190,9 @@ fn a_proxy_in_the_environment_is_secure() -> bool {
         .any(|value| value.to_string_lossy().starts_with("https:"))
 }
 
-/// More than our proxy passes on, so that the limit is the proxy's and its reason is the one told.
-const MAX_TARGET_HEADERS: usize = 256;
+/// As many as our proxy can be told to pass on, so that the limit is the proxy's (`--limit.headers`)
+/// and its reason is the one told.
+const MAX_TARGET_HEADERS: usize = 1_000;
 
 /// For a connection to the proxy, which no scrape's time bounds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

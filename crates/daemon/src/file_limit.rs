@@ -21,7 +21,7 @@ pub fn raise() -> Option<u64> {
     match current {
         Some(files) => info!(
             files,
-            connections = files.saturating_sub(FILES_OF_ITS_OWN),
+            connections = connections(files),
             "open files are limited"
         ),
         None => info!("open files are not limited"),
@@ -29,8 +29,15 @@ pub fn raise() -> Option<u64> {
     current
 }
 
-/// Standard streams, listeners, and what the runtime needs.
-const FILES_OF_ITS_OWN: u64 = 32;
+/// How many connections so many open files leave room for.
+#[must_use]
+pub fn connections(files: u64) -> u64 {
+    files.saturating_sub(FILES_OF_ITS_OWN).max(files / 2)
+}
+
+/// Standard streams, listeners, what the runtime needs, files that are read again, and connections
+/// that are only told that there is no room.
+const FILES_OF_ITS_OWN: u64 = 48;
 
 #[cfg(test)]
 mod tests {

@@ -10,6 +10,7 @@ use pushprox_protocol::message::response::Framing;
 use tokio::sync::oneshot;
 
 use crate::http1::body::{BrokenBody, RequestBody};
+use crate::progress::Stalled;
 
 /// The answer to one scrape: its head has been read, its body is still arriving.
 #[derive(Debug)]
@@ -37,8 +38,17 @@ pub(crate) struct PushedBody {
 #[derive(Debug)]
 pub(crate) struct PushEnd {
     pub(crate) push: RequestBody,
-    /// Whether all of the answer was passed on.
-    pub(crate) is_whole: bool,
+    pub(crate) how: Passed,
+}
+
+/// How much of an answer was passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passed {
+    Whole,
+    /// It broke off, or Prometheus has gone.
+    InPart,
+    /// The push stood still.
+    Stalled(Stalled),
 }
 
 /// Why a body could not be passed on to its end.
@@ -86,7 +96,7 @@ impl PushedBody {
             match self.decoder.decode(&mut self.arrived)? {
                 Piece::Data(data) => return Poll::Ready(Ok(Some(data))),
                 Piece::End => {
-                    self.end(true);
+                    self.end(Passed::Whole);
                     return Poll::Ready(Ok(None));
                 }
                 Piece::NeedMore => {}
@@ -98,24 +108,29 @@ impl PushedBody {
                 Some(data) => self.arrived = data,
                 None => {
                     self.decoder.finish()?;
-                    self.end(true);
+                    self.end(Passed::Whole);
                     return Poll::Ready(Ok(None));
                 }
             }
         }
     }
 
-    fn end(&mut self, is_whole: bool) {
+    /// Tells the push that it stood still for too long.
+    pub(crate) fn give_up(&mut self, stalled: Stalled) {
+        self.end(Passed::Stalled(stalled));
+    }
+
+    fn end(&mut self, how: Passed) {
         if let Some((push, ended)) = self.push.take() {
             // The push's task is gone when the proxy has given up at its end.
-            ended.send(PushEnd { push, is_whole }).ok();
+            ended.send(PushEnd { push, how }).ok();
         }
     }
 }
 
 impl Drop for PushedBody {
     fn drop(&mut self) {
-        self.end(false);
+        self.end(Passed::InPart);
     }
 }
 

@@ -8,6 +8,7 @@ use pushprox_daemon::cli::{go_duration, positive_go_duration};
 use pushprox_daemon::logging::LogArgs;
 
 use crate::access::DoorAddress;
+use crate::limits::Limits;
 
 /// PushProx's proxy: Prometheus scrapes through it what clients behind NAT pull for it.
 #[derive(Debug, Parser)]
@@ -49,6 +50,10 @@ pub struct Args {
     /// How long scrapes in flight may take to finish when the proxy is told to stop
     #[arg(long = "shutdown.grace-period", value_name = "DURATION", default_value = "10s", value_parser = go_duration)]
     pub shutdown_grace_period: Duration,
+
+    /// What is borne of peers
+    #[command(flatten)]
+    pub limits: Limits,
 
     /// The name under which the proxy logs
     #[arg(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use pushprox_protocol::timeout::ScrapeTimeouts;
 
 use crate::cli::Args;
+use crate::limits::Limits;
 
 /// The proxy's settings.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct Config {
     pub registration_timeout: Duration,
     /// The longest that a poll is held open, if there is one.
     pub poll_max_wait: Option<Duration>,
+    /// What is borne of peers.
+    pub limits: Limits,
     /// How long scrapes in flight may take to finish at the end.
     pub shutdown_grace_period: Duration,
 }
@@ -26,6 +29,7 @@ impl Default for Config {
             scrape_timeouts: ScrapeTimeouts::default(),
             registration_timeout: Duration::from_secs(300),
             poll_max_wait: None,
+            limits: Limits::default(),
             shutdown_grace_period: Duration::from_secs(10),
         }
     }
@@ -40,6 +44,7 @@ impl From<&Args> for Config {
             },
             registration_timeout: args.registration_timeout,
             poll_max_wait: Some(args.poll_max_wait).filter(|wait| !wait.is_zero()),
+            limits: args.limits,
             shutdown_grace_period: args.shutdown_grace_period,
         }
     }

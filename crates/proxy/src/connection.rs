@@ -13,6 +13,7 @@ use crate::http1::answer::Answer;
 use crate::http1::body::RequestBody;
 use crate::http1::request::{BadRequest, Kind, Pace, Request};
 use crate::http1::socket::Socket;
+use crate::limits::told;
 use crate::{Proxy, exchange, poll, push, scrape};
 
 /// Serves a connection to its end.
@@ -37,7 +38,7 @@ pub(crate) fn serve(
             let request = match next_request(&mut socket, idle, &proxy).await {
                 Ok(Some(request)) => request,
                 Ok(None) => return,
-                Err(bad) => return refuse(socket, bad).await,
+                Err(bad) => return Box::pin(refuse(socket, bad, &proxy)).await,
             };
             let served = match request.kind {
                 Kind::Poll { wait } => {
@@ -74,14 +75,14 @@ async fn next_request(
     loop {
         if !socket.ahead().is_empty() {
             if pace.is_due(socket.ahead())
-                && let Some(request) = Request::parse(socket.ahead(), MAX_HEAD)?
+                && let Some(request) = Request::parse(socket.ahead(), &proxy.limits)?
             {
                 return Ok(Some(request));
             }
             begun.get_or_insert_with(Instant::now);
         }
         let deadline = match begun {
-            Some(begun) => begun + HEAD_TIMEOUT,
+            Some(begun) => begun + proxy.limits.head_timeout,
             None => {
                 socket.settle(&proxy.buffers);
                 Instant::now() + idle
@@ -94,18 +95,46 @@ async fn next_request(
         };
         match filled {
             Ok(Ok(1..)) => {}
-            Ok(Ok(0) | Err(_)) | Err(_) => return Ok(None),
+            Ok(Ok(0) | Err(_)) => return Ok(None),
+            Err(_) if begun.is_some() => {
+                return Err(BadRequest::TooSlow(proxy.limits.head_timeout));
+            }
+            Err(_) => return Ok(None),
         }
     }
 }
 
 /// Says what is wrong with what came, and closes.
-async fn refuse(mut socket: Socket, bad: BadRequest) {
-    debug!(error = %bad, "a request is refused");
-    let answer = Answer::new(bad.status(), false).text(format!("{bad}\n").as_bytes());
-    if socket.write(&answer).await.is_ok() {
-        // A peer that does not take the end of the connection is left alone.
-        socket.shutdown().await.ok();
+async fn refuse(mut socket: Socket, bad: BadRequest, proxy: &Proxy) {
+    let limit = bad.limit();
+    proxy.hits.count(limit);
+    let text = told(&bad, limit);
+    debug!(error = text, "a request is refused");
+    let answer = Answer::new(bad.status(), false).text(format!("{text}\n").as_bytes());
+    if socket.write(&answer, &proxy.patience).await.is_ok() {
+        part(socket, proxy).await;
+    }
+}
+
+/// Ends a connection whose peer may still be sending: what comes is taken in for a while, so that
+/// the peer reads the answer rather than a reset connection.
+pub(crate) async fn part(mut socket: Socket, proxy: &Proxy) {
+    // A peer that does not take the end of the connection is left alone.
+    socket.shutdown(&proxy.patience).await.ok();
+    let mut taken = socket.split_ahead(usize::MAX).len();
+    socket.settle(&proxy.buffers);
+    let taking = async {
+        while taken < MAX_DRAINED
+            && let Ok(1..) = socket.fill(&proxy.buffers).await
+        {
+            taken += socket.split_ahead(usize::MAX).len();
+            socket.settle(&proxy.buffers);
+            tokio::task::consume_budget().await;
+        }
+    };
+    tokio::select! {
+        _ = timeout(DRAIN_TIMEOUT, taking) => {}
+        () = proxy.closing.cancelled() => {}
     }
 }
 
@@ -153,23 +182,19 @@ pub(crate) async fn refuse_body(
     body.take_if_arrived();
     let is_complete = body.is_complete();
     let keep_alive = keep_alive && is_complete;
-    body.socket_mut().write(&answer(keep_alive)).await.ok()?;
+    let answer = answer(keep_alive);
+    let patience = &proxy.patience;
+    body.socket_mut().write(&answer, patience).await.ok()?;
     if keep_alive {
         return Some(body.into_socket());
     }
     // A peer that does not take the end of the connection is left alone.
-    body.socket_mut().shutdown().await.ok();
+    body.socket_mut().shutdown(patience).await.ok();
     if !is_complete {
         drain(&mut body, proxy).await;
     }
     None
 }
-
-/// The head of any request: what hyper and Go's server take is in this order of size.
-const MAX_HEAD: usize = 64 * 1024;
-
-/// How long a head may take from its first byte on.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whoever connects has something to say: a connection that stays silent only takes a file.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);

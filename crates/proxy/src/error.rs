@@ -6,6 +6,8 @@ use http::StatusCode;
 use pushprox_protocol::duration;
 use pushprox_protocol::fqdn::NameError;
 
+use crate::limits::Limit;
+
 /// A scrape that the proxy answers itself. Its text is the reason phrase of the answer, which is
 /// what Prometheus shows on its targets page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,9 +27,12 @@ pub(crate) enum Failure {
     /// The proxy is on its way down.
     #[error("proxy is shutting down")]
     ShuttingDown,
-    /// A limit on waiting scrapes is reached.
+    /// The limit on waiting scrapes is reached.
     #[error("too many scrapes are waiting")]
     TooManyWaiting,
+    /// The limit on waiting scrapes of one host is reached.
+    #[error("too many scrapes are waiting for {host}")]
+    TooManyWaitingFor { host: String },
     /// Prometheus wants a tunnel, which `scheme: https` makes it ask for.
     #[error("use scheme http: the client's pull URL decides about TLS")]
     Tunnel,
@@ -40,6 +45,15 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// The limit that was reached, if it is for that.
+    pub(crate) fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::TooManyWaiting => Some(Limit::Scrapes),
+            Self::TooManyWaitingFor { .. } => Some(Limit::ScrapesPerHost),
+            _ => None,
+        }
+    }
+
     /// The status of the answer.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
@@ -47,9 +61,10 @@ impl Failure {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Tunnel => StatusCode::NOT_IMPLEMENTED,
             Self::Broken { .. } => StatusCode::BAD_GATEWAY,
-            Self::NotRegistered { .. } | Self::ShuttingDown | Self::TooManyWaiting => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NotRegistered { .. }
+            | Self::ShuttingDown
+            | Self::TooManyWaiting
+            | Self::TooManyWaitingFor { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::NotPolled { .. } | Self::NotAnswered { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -12,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use crate::Proxy;
@@ -20,6 +20,7 @@ use crate::access::Peer;
 use crate::connection::MAX_READ_AHEAD;
 use crate::http1::request::Request;
 use crate::http1::socket::Socket;
+use crate::limits::Limit;
 use crate::router;
 
 /// How an answer speaks to the connection that it goes out on.
@@ -29,6 +30,8 @@ pub(crate) struct Line {
     is_answered: AtomicBool,
     /// The connection has bytes that its peer does not take yet.
     is_blocked: AtomicBool,
+    /// The peer has taken some since the last look.
+    has_moved: AtomicBool,
 }
 
 impl Line {
@@ -66,11 +69,12 @@ pub(crate) async fn serve(
     let mut connection = http1::Builder::new()
         .keep_alive(request.keep_alive && !request.has_body())
         .header_read_timeout(None)
-        .max_buf_size(MAX_BUFFERED)
+        .max_headers(proxy.limits.headers)
+        .max_buf_size(MAX_BUFFERED.max(2 * proxy.limits.head_size))
         .serve_connection(TokioIo::new(io), service);
-    let mut closing = std::pin::pin!(proxy.closing.cancelled());
+    let mut closing = pin!(proxy.closing.cancelled());
     let mut is_closing = false;
-    let end = poll_fn(|cx| {
+    let mut end = pin!(poll_fn(|cx| {
         if !is_closing && closing.as_mut().poll(cx).is_ready() {
             is_closing = true;
             Pin::new(&mut connection).graceful_shutdown();
@@ -82,14 +86,24 @@ pub(crate) async fn serve(
             return Poll::Ready(End::Answered);
         }
         Poll::Pending
-    });
-    match timeout(PAGE_TIMEOUT, end).await {
-        Ok(End::Answered) => return Some(connection.into_parts().io.into_inner().socket),
-        Ok(End::Closed(Ok(()))) => {}
-        Ok(End::Closed(Err(error))) => {
+    }));
+    let last = Instant::now() + PAGE_TIMEOUT;
+    let end = loop {
+        let until = (Instant::now() + proxy.limits.progress_timeout).min(last);
+        match timeout_at(until, end.as_mut()).await {
+            Ok(end) => break end,
+            Err(_) if Instant::now() < last && line.has_moved.swap(false, Ordering::Relaxed) => {}
+            Err(_) => break End::Stalled,
+        }
+    };
+    match end {
+        End::Answered => return Some(connection.into_parts().io.into_inner().socket),
+        End::Closed(Ok(())) => {}
+        End::Closed(Err(error)) => {
             debug!(error = %pushprox_daemon::exit::causes(&error), "a connection failed");
         }
-        Err(_) => {
+        End::Stalled => {
+            proxy.hits.count(Some(Limit::ProgressTimeout));
             debug!("a page has not been read in time");
             connection
                 .into_parts()
@@ -106,6 +120,7 @@ pub(crate) async fn serve(
 enum End {
     Closed(hyper::Result<()>),
     Answered,
+    Stalled,
 }
 
 /// The socket as hyper sees it: one request, and the end of the connection when that comes. What
@@ -160,6 +175,9 @@ impl OneRequest {
         self.line
             .is_blocked
             .store(written.is_pending(), Ordering::Relaxed);
+        if written.is_ready() {
+            self.line.has_moved.store(true, Ordering::Relaxed);
+        }
         written
     }
 }
@@ -200,5 +218,5 @@ impl AsyncWrite for OneRequest {
 /// What hyper buffers in either direction.
 const MAX_BUFFERED: usize = 256 * 1024;
 
-/// For a page to be written to a peer that may not read it.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a page to be read by a peer that reads slowly: no scrape takes longer either.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(300);

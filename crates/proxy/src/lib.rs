@@ -9,11 +9,13 @@
 //! | `exchange`, `router`, `clients` | the proxy's own pages, by hyper |
 //! | `rendezvous` | where scrapes meet polls, and pushes their scrapes |
 //! | `answer` | a pushed body on its way to Prometheus |
+//! | [`limits`], `progress` | what is borne of peers, and how long they may stand still |
 //! | `error`, `metrics` | what Prometheus is told, and what is counted |
 
 pub mod access;
 pub mod cli;
 pub mod config;
+pub mod limits;
 
 mod answer;
 mod clients;
@@ -23,6 +25,7 @@ mod exchange;
 mod http1;
 mod metrics;
 mod poll;
+mod progress;
 mod push;
 mod rendezvous;
 mod router;
@@ -47,14 +50,20 @@ use clients::ClientList;
 pub use config::Config;
 use http1::buffers::Buffers;
 use http1::socket::Socket;
+use limits::{Limit, LimitHits, Limits};
 use metrics::Metrics;
-use rendezvous::{Limits, Rendezvous};
+use progress::Patience;
+use rendezvous::{Bounds, Rendezvous};
 
 /// What all connections share.
 struct Proxy {
     rendezvous: Rendezvous,
     registry: Registry,
     metrics: Metrics,
+    limits: Limits,
+    hits: LimitHits,
+    /// With peers that do not get on.
+    patience: Patience,
     timeouts: ScrapeTimeouts,
     poll_max_wait: Option<Duration>,
     access: Arc<Access>,
@@ -71,14 +80,22 @@ impl Proxy {
     fn new(config: &Config, access: Access, draining: CancellationToken) -> Self {
         let mut registry = Registry::new();
         let metrics = Metrics::register(&mut registry);
+        let hits = LimitHits::register(&mut registry);
         access.web.guard.register(&mut registry);
         Self {
-            rendezvous: Rendezvous::new(Limits {
+            rendezvous: Rendezvous::new(Bounds {
                 registration_timeout: config.registration_timeout,
-                ..LIMITS
+                unregistered_wait: UNREGISTERED_WAIT,
+                limits: config.limits,
             }),
             registry,
             metrics,
+            limits: config.limits,
+            patience: Patience::new(
+                config.limits.progress_timeout,
+                hits.counter(Limit::ProgressTimeout),
+            ),
+            hits,
             timeouts: config.scrape_timeouts,
             poll_max_wait: config.poll_max_wait,
             access: Arc::new(access),
@@ -192,13 +209,8 @@ async fn shake_hands(
     }
 }
 
-const LIMITS: Limits = Limits {
-    registration_timeout: Duration::from_secs(300),
-    unregistered_wait: Duration::from_secs(5),
-    names: 1_000_000,
-    waiting: 16_384,
-    waiting_per_host: 128,
-};
+/// How long a scrape waits for a name that nobody has registered: its client may be coming back.
+const UNREGISTERED_WAIT: Duration = Duration::from_secs(5);
 
 /// For answers to scrapes that are given up at the end of the grace period.
 const LAST_WORDS: Duration = Duration::from_secs(1);

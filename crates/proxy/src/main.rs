@@ -29,7 +29,8 @@ async fn start(args: &Args) -> anyhow::Result<()> {
             roles: *roles,
         });
     }
-    file_limit::raise();
-    run(Config::from(args), Entrance { doors, access }, shutdown).await;
+    let mut config = Config::from(args);
+    config.limits.fit_into(file_limit::raise());
+    run(config, Entrance { doors, access }, shutdown).await;
     Ok(())
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use pushprox_daemon::guard::{Denied, Place};
-use pushprox_protocol::Fqdn;
 use pushprox_protocol::fqdn::NameError;
+use pushprox_protocol::{Fqdn, duration};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
@@ -20,15 +20,16 @@ use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
 use crate::http1::request::Request;
 use crate::http1::socket::Socket;
+use crate::limits::{Limit, told};
 use crate::rendezvous::{ParkedPoll, PollEnd};
 
 /// Why a poll is not parked.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("the name in the body of a poll is longer than {MAX_NAME} bytes")]
-    TooLarge,
-    #[error("the body of the poll did not come within {} s", BODY_TIMEOUT.as_secs())]
-    TooSlow,
+    #[error("the name in the body of a poll is longer than {0} bytes")]
+    TooLarge(usize),
+    #[error("the body of the poll did not come within {}", duration::format(*.0))]
+    TooSlow(Duration),
     #[error(transparent)]
     Body(#[from] BrokenBody),
     #[error("cannot register this name: it is not text")]
@@ -105,7 +106,7 @@ pub(crate) fn accept<'a>(
         })
     };
     let arrived = match proxy.access.admits_anyone(peer, Role::Client) {
-        true => body.take_if_arrived().map(|pieces| name_in(&pieces)),
+        true => body.take_if_arrived().map(|pieces| name_in(&pieces, proxy)),
         false => None,
     };
     let refused = match arrived {
@@ -158,7 +159,7 @@ async fn join(
     let grant = access
         .admit(peer, Role::Client, request.shown(), Place::Own)
         .await?;
-    let name = read_name(body, request).await?;
+    let name = read_name(body, request, proxy).await?;
     if !grant.may_register(name.as_ref()) {
         let denied = Denied::NotAllowed(format!("{} may not register {name}", grant.identity));
         access.turn_away(peer, &denied);
@@ -220,7 +221,7 @@ pub(crate) fn park(
             // one's successor: they take a closed connection better than any answer.
             PollEnd::ShuttingDown => return None,
         };
-        if let Err(error) = parked.socket.write(&bytes).await {
+        if let Err(error) = parked.socket.write(&bytes, &proxy.patience).await {
             debug!(%error, "cannot answer a poll");
             return None;
         }
@@ -232,7 +233,7 @@ pub(crate) fn park(
             return Some(parked.socket);
         }
         // The answer is out; a client that does not take the end of the connection is left alone.
-        parked.socket.shutdown().await.ok();
+        parked.socket.shutdown(&proxy.patience).await.ok();
         None
     }
 }
@@ -260,47 +261,53 @@ async fn refuse(
     if proxy.draining.is_cancelled() {
         return None;
     }
-    debug!(error = %refusal, "a poll is refused");
+    let limit = refusal.limit();
+    proxy.hits.count(limit);
+    let text = told(&refusal, limit);
+    debug!(error = text, "a poll is refused");
     // The fork's client polls again at once, thousands of times a second, as long as it is refused.
     sleep(REFUSAL_PAUSE).await;
     let status = refusal.status();
-    let text = format!("{refusal}\n");
     let answer = |keep_alive| {
         let answer = Answer::new(status, keep_alive).challenge(status);
-        answer.text(text.as_bytes())
+        answer.text(format!("{text}\n").as_bytes())
     };
     proxy.metrics.poll_ended(status, since.elapsed());
     refuse_body(body, request.keep_alive, answer, proxy).await
 }
 
-async fn read_name(body: &mut RequestBody, request: &Request) -> Result<Fqdn, Refusal> {
-    if body
-        .remaining()
-        .is_some_and(|length| length > MAX_NAME as u64)
-    {
-        return Err(Refusal::TooLarge);
+async fn read_name(
+    body: &mut RequestBody,
+    request: &Request,
+    proxy: &Proxy,
+) -> Result<Fqdn, Refusal> {
+    let (limit, time) = (proxy.limits.poll_size, proxy.limits.progress_timeout);
+    if body.remaining().is_some_and(|length| length > limit as u64) {
+        return Err(Refusal::TooLarge(limit));
     }
     let reading = async {
         if request.expects_continue {
-            body.go_on().await.map_err(BrokenBody::from)?;
+            body.go_on(&proxy.patience)
+                .await
+                .map_err(BrokenBody::from)?;
         }
         // Copied, so that a slow sender does not keep a whole buffer.
         let mut name = BytesMut::new();
         while let Some(piece) = body.piece().await? {
-            if name.len() + piece.len() > MAX_NAME {
-                return Err(Refusal::TooLarge);
+            if name.len() + piece.len() > limit {
+                return Err(Refusal::TooLarge(limit));
             }
             name.extend_from_slice(&piece);
         }
         Ok(name.freeze())
     };
-    let name = timeout(BODY_TIMEOUT, reading)
+    let name = timeout(time, reading)
         .await
-        .map_err(|_| Refusal::TooSlow)??;
-    name_in(&[name])
+        .map_err(|_| Refusal::TooSlow(time))??;
+    name_in(&[name], proxy)
 }
 
-fn name_in(pieces: &[Bytes]) -> Result<Fqdn, Refusal> {
+fn name_in(pieces: &[Bytes], proxy: &Proxy) -> Result<Fqdn, Refusal> {
     let joined;
     let bytes = match pieces {
         [piece] => piece,
@@ -309,8 +316,9 @@ fn name_in(pieces: &[Bytes]) -> Result<Fqdn, Refusal> {
             &joined
         }
     };
-    if bytes.len() > MAX_NAME {
-        return Err(Refusal::TooLarge);
+    let limit = proxy.limits.poll_size;
+    if bytes.len() > limit {
+        return Err(Refusal::TooLarge(limit));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotText)?;
     Ok(text.parse()?)
@@ -351,18 +359,24 @@ impl Wait {
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(_) | Self::NotText | Self::Name(_) => StatusCode::BAD_REQUEST,
             Self::Full => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied(denied) => denied.status(Place::Own),
         }
     }
+
+    fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::TooLarge(_) => Some(Limit::PollSize),
+            Self::TooSlow(_) => Some(Limit::ProgressTimeout),
+            Self::Full => Some(Limit::Names),
+            Self::Body(_) | Self::NotText | Self::Name(_) | Self::Denied(_) => None,
+        }
+    }
 }
 
-/// A name and the white space around it.
-const MAX_NAME: usize = 1024;
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 /// A day: clients that wish for more get this.
 const MAX_WAIT: u32 = 24 * 60 * 60;

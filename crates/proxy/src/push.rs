@@ -6,21 +6,23 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use pushprox_daemon::guard::{Denied, Place};
-use pushprox_protocol::ScrapeId;
 use pushprox_protocol::message::MessageError;
 use pushprox_protocol::message::body::BodyError;
 use pushprox_protocol::message::pushed::{PushedHead, find_id};
+use pushprox_protocol::{ScrapeId, duration};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use crate::Proxy;
 use crate::access::{Identity, Peer, Role};
-use crate::answer::{PushEnd, PushedBody, ScrapeAnswer, check};
+use crate::answer::{Passed, PushEnd, PushedBody, ScrapeAnswer, check};
 use crate::connection::{drain, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
 use crate::http1::request::{Pace, Request};
 use crate::http1::socket::Socket;
+use crate::limits::{Limit, Limits, told};
+use crate::progress::Stalled;
 use crate::rendezvous::NotTaken;
 
 /// Why a push answers no scrape.
@@ -28,15 +30,19 @@ use crate::rendezvous::NotTaken;
 enum Refusal {
     #[error(transparent)]
     Message(#[from] MessageError),
+    #[error("the message has more than {0} headers")]
+    TooManyHeaders(usize),
     #[error(transparent)]
     Answer(#[from] BodyError),
     #[error(transparent)]
     Body(#[from] BrokenBody),
-    #[error("the head of the pushed answer did not come within {} s", HEAD_TIMEOUT.as_secs())]
-    TooSlow,
+    #[error("the head of the pushed answer did not come within {}", duration::format(*.0))]
+    TooSlow(Duration),
+    #[error("the pushed answer stood still: {0}")]
+    Stalled(Stalled),
     #[error("no scrape waits for this id: it is unknown, over, or was answered before")]
     Gone,
-    #[error("Prometheus has hung up")]
+    #[error("Prometheus has hung up, or did not take the answer in time")]
     HungUp,
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -59,7 +65,7 @@ pub(crate) async fn serve(
     let (by, read) = match admitted {
         Ok(grant) => {
             let read = tokio::select! {
-                read = read_head(&mut body, &request) => read,
+                read = read_head(&mut body, &request, proxy) => read,
                 () = proxy.closing.cancelled() => return None,
             };
             (grant.identity, read)
@@ -72,8 +78,8 @@ pub(crate) async fn serve(
             // Its scrape need not wait for its time to be up, where the id can still be read.
             let id = find_id(&arrived).and_then(|id| ScrapeId::parse(&id));
             if let Some(completion) = id.and_then(|id| proxy.rendezvous.complete(id, &by).ok()) {
-                warn!(fqdn = %completion.name, error = %refusal, "a client sent a broken answer");
-                completion.fail(&refusal);
+                warn!(fqdn = %completion.name, error = told(&refusal, refusal.limit()), "a client sent a broken answer");
+                completion.fail(&told(&refusal, refusal.limit()));
             }
             (Err(refusal), body)
         }
@@ -84,12 +90,17 @@ pub(crate) async fn serve(
             .request_ended("/push", status, since.elapsed());
     };
     if let Err(refusal) = result {
-        debug!(error = %refusal, "a push is refused");
-        let (status, text) = (refusal.status(), format!("{refusal}\n"));
+        let (status, limit) = (refusal.status(), refusal.limit());
+        // One that stood still has been counted where it did.
+        if !matches!(refusal, Refusal::Stalled(_)) {
+            proxy.hits.count(limit);
+        }
+        let text = told(&refusal, limit);
+        debug!(error = text, "a push is refused");
         ended(status);
         let answer = |keep_alive| {
             let answer = Answer::new(status, keep_alive).challenge(status);
-            answer.text(text.as_bytes())
+            answer.text(format!("{text}\n").as_bytes())
         };
         return refuse_body(body, request.keep_alive, answer, proxy).await;
     }
@@ -97,12 +108,12 @@ pub(crate) async fn serve(
     let mut socket = body.into_socket();
     ended(StatusCode::OK);
     let answer = Answer::new(StatusCode::OK, keep_alive).text(b"");
-    socket.write(&answer).await.ok()?;
+    socket.write(&answer, &proxy.patience).await.ok()?;
     if keep_alive {
         return Some(socket);
     }
     // A client that does not take the end of the connection is left alone.
-    socket.shutdown().await.ok();
+    socket.shutdown(&proxy.patience).await.ok();
     None
 }
 
@@ -110,49 +121,69 @@ pub(crate) async fn serve(
 async fn read_head(
     body: &mut RequestBody,
     request: &Request,
+    proxy: &Proxy,
 ) -> Result<(PushedHead, Bytes), (Refusal, Bytes)> {
-    let mut arrived = Bytes::new();
+    let limits = &proxy.limits;
+    // Both outlive the reading, which may be cut short: an id may stand in what has come.
+    let (mut arrived, mut gathered) = (Bytes::new(), BytesMut::new());
     let reading = async {
         if request.expects_continue {
-            body.go_on().await.map_err(BrokenBody::from)?;
+            body.go_on(&proxy.patience)
+                .await
+                .map_err(BrokenBody::from)?;
         }
         // The first piece has all of the head, nearly always, and is used as it is.
         arrived = body.piece().await?.ok_or(MessageError::HeadUnfinished)?;
         let mut pace = Pace::default();
         loop {
             if pace.is_due(&arrived)
-                && let Some(parsed) = PushedHead::parse(&arrived, MAX_HEAD)?
+                && let Some(parsed) = parse(&arrived, limits)?
             {
                 return Ok(parsed);
             }
             // A buffer of its own, since this may be a long wait.
-            let mut gathered = BytesMut::from(&*arrived);
+            gathered = BytesMut::from(&*arrived);
             arrived = Bytes::new();
-            let more = gather(body, &mut gathered).await;
-            arrived = gathered.freeze();
+            let more = gather(body, &mut gathered, limits.push_head_size).await;
+            arrived = gathered.split().freeze();
             if !more? {
-                let parsed = PushedHead::parse(&arrived, MAX_HEAD)?;
+                let parsed = parse(&arrived, limits)?;
                 return Ok(parsed.ok_or(MessageError::HeadUnfinished)?);
             }
         }
     };
-    let head = timeout(HEAD_TIMEOUT, reading)
+    let time = limits.progress_timeout;
+    let head = timeout(time, reading)
         .await
-        .unwrap_or(Err(Refusal::TooSlow));
+        .unwrap_or(Err(Refusal::TooSlow(time)));
     match head {
         Ok((head, length)) => Ok((head, arrived.split_off(length))),
+        Err(refusal) if arrived.is_empty() => Err((refusal, gathered.freeze())),
         Err(refusal) => Err((refusal, arrived)),
+    }
+}
+
+fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<(PushedHead, usize)>, Refusal> {
+    let too_many = Refusal::TooManyHeaders(limits.headers);
+    match PushedHead::parse(bytes, limits.push_head_size) {
+        Ok(Some((head, _))) if head.passed_on() > limits.headers => Err(too_many),
+        Err(MessageError::TooManyHeaders) => Err(too_many),
+        parsed => Ok(parsed?),
     }
 }
 
 /// Waits for more of a body, and takes all that is there of it then, as far as a head may reach.
 /// Whether there may be more.
-async fn gather(body: &mut RequestBody, into: &mut BytesMut) -> Result<bool, BrokenBody> {
+async fn gather(
+    body: &mut RequestBody,
+    into: &mut BytesMut,
+    limit: usize,
+) -> Result<bool, BrokenBody> {
     let mut next = body.piece().await?;
     while let Some(piece) = next {
         into.extend_from_slice(&piece);
         tokio::task::consume_budget().await;
-        if into.len() > MAX_HEAD {
+        if into.len() > limit {
             return Ok(true);
         }
         next = match body.ready_piece() {
@@ -201,8 +232,11 @@ async fn deliver(
     });
     // The scrape's connection owns the body, and is cut when its time is up: this ends.
     match end.await {
-        Ok(PushEnd { push, is_whole }) if is_taken && is_whole => (Ok(()), push),
-        Ok(PushEnd { push, .. }) => (Err(Refusal::HungUp), push),
+        Ok(PushEnd { push, how }) => match how {
+            Passed::Whole if is_taken => (Ok(()), push),
+            Passed::Whole | Passed::InPart => (Err(Refusal::HungUp), push),
+            Passed::Stalled(stalled) => (Err(Refusal::Stalled(stalled)), push),
+        },
         Err(_) => unreachable!("a pushed body gives its push back when it is dropped"),
     }
 }
@@ -210,17 +244,22 @@ async fn deliver(
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Message(MessageError::HeadTooLarge(_) | MessageError::TooManyHeaders) => {
+            Self::Message(MessageError::HeadTooLarge(_)) | Self::TooManyHeaders(_) => {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
             }
             Self::Message(_) | Self::Answer(_) | Self::Body(_) => StatusCode::BAD_REQUEST,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooSlow(_) | Self::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Gone | Self::HungUp => StatusCode::GONE,
             Self::Denied(denied) => denied.status(Place::Own),
         }
     }
-}
 
-/// More than any exporter's head.
-const MAX_HEAD: usize = 64 * 1024;
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+    fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::Message(MessageError::HeadTooLarge(_)) => Some(Limit::PushHeadSize),
+            Self::TooManyHeaders(_) => Some(Limit::Headers),
+            Self::TooSlow(_) | Self::Stalled(_) => Some(Limit::ProgressTimeout),
+            _ => None,
+        }
+    }
+}

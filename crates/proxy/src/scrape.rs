@@ -24,14 +24,20 @@ use crate::error::Failure;
 use crate::http1::answer::Answer;
 use crate::http1::request::Request;
 use crate::http1::socket::Socket;
+use crate::limits::told;
+use crate::progress::{Patience, Stalled};
 
 /// How an answer could not be sent whole.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
     #[error("the client's push broke off: {0}")]
     Push(#[from] BrokenPush),
+    #[error("the client's push stood still: {0}")]
+    Stalled(Stalled),
     #[error("Prometheus hung up before it had all of the answer")]
     HungUp(#[from] io::Error),
+    #[error("Prometheus did not take the answer: {0}")]
+    NotTaken(#[from] Stalled),
 }
 
 /// Has the target scraped by its client. The socket comes back where more requests may follow on it.
@@ -79,7 +85,7 @@ pub(crate) async fn serve(
     let answer = match answered {
         Ok(answer) => answer,
         Err(failure) => {
-            report.end(&failure);
+            report.end(&told(&failure, failure.limit()));
             return tell(socket, &failure, keep_alive, proxy).await;
         }
     };
@@ -105,7 +111,7 @@ pub(crate) async fn serve(
         return Some(socket);
     }
     // A Prometheus that does not take the end of the connection is left alone.
-    socket.shutdown().await.ok();
+    socket.shutdown(&proxy.patience).await.ok();
     None
 }
 
@@ -133,7 +139,9 @@ async fn tell(
     keep_alive: bool,
     proxy: &Proxy,
 ) -> Option<Socket> {
-    let text = failure.to_string();
+    let limit = failure.limit();
+    proxy.hits.count(limit);
+    let text = told(failure, limit);
     say(socket, failure.status(), &text, keep_alive, proxy).await
 }
 
@@ -148,14 +156,12 @@ async fn say(
     proxy.metrics.proxied(status);
     let reason = respond::reason_phrase(text);
     let answer = Answer::with_reason(status, reason.as_bytes(), keep_alive).challenge(status);
-    socket
-        .write(&answer.text(format!("{text}\n").as_bytes()))
-        .await
-        .ok()?;
+    let answer = answer.text(format!("{text}\n").as_bytes());
+    socket.write(&answer, &proxy.patience).await.ok()?;
     if keep_alive {
         return Some(socket);
     }
-    socket.shutdown().await.ok();
+    socket.shutdown(&proxy.patience).await.ok();
     None
 }
 
@@ -173,6 +179,7 @@ async fn send(
     report: &mut Report,
     proxy: &Proxy,
 ) -> Result<(), Broken> {
+    let patience = &proxy.patience;
     let is_chunked = !matches!(answer.framing, Framing::Length(_)) && request.is_http_1_1;
     let ScrapeAnswer {
         head,
@@ -213,32 +220,38 @@ async fn send(
             Some(piece) => piece?,
             None => {
                 if let Some(head) = head.take() {
-                    write(socket, [head, Bytes::new(), Bytes::new()]).await?;
+                    write(socket, [head, Bytes::new(), Bytes::new()], patience).await?;
                 }
-                tokio::select! {
-                    biased;
-                    () = left(socket, proxy) => return Err(hung_up().into()),
-                    piece = body.piece() => piece?,
+                let next = async {
+                    tokio::select! {
+                        biased;
+                        () = left(socket, proxy) => Err(hung_up().into()),
+                        piece = body.piece() => piece.map_err(Broken::from),
+                    }
+                };
+                match patience.wait(next).await {
+                    Ok(piece) => piece?,
+                    Err(stalled) => {
+                        body.give_up(stalled);
+                        return Err(Broken::Stalled(stalled));
+                    }
                 }
             }
         };
         let before = head.take().unwrap_or_default();
         let Some(data) = piece else {
             let last = Bytes::from_static(if is_chunked { LAST_CHUNK } else { b"" });
-            write(socket, [before, last, Bytes::new()]).await?;
+            write(socket, [before, last, Bytes::new()], patience).await?;
             return Ok(());
         };
         report.bytes += data.len() as u64;
         if is_chunked {
             let mut before = BytesMut::from(before);
             before.put_slice(&chunk_start(data.len()));
-            write(
-                socket,
-                [before.freeze(), data, Bytes::from_static(CHUNK_END)],
-            )
-            .await?;
+            let parts = [before.freeze(), data, Bytes::from_static(CHUNK_END)];
+            write(socket, parts, patience).await?;
         } else {
-            write(socket, [before, data, Bytes::new()]).await?;
+            write(socket, [before, data, Bytes::new()], patience).await?;
         }
     }
 }
@@ -280,19 +293,21 @@ fn put(lines: &mut BytesMut, name: &str, value: &str) {
     lines.put_slice(b"\r\n");
 }
 
-/// Writes parts in one go, as far as the socket takes them. The caller's deadline bounds the wait.
-async fn write(socket: &mut Socket, parts: [Bytes; 3]) -> io::Result<()> {
+/// Writes parts in one go, as far as the socket takes them.
+async fn write(socket: &mut Socket, parts: [Bytes; 3], patience: &Patience) -> Result<(), Broken> {
     let mut slices = parts.each_ref().map(|part| IoSlice::new(part));
     let mut rest: &mut [IoSlice<'_>] = &mut slices;
     IoSlice::advance_slices(&mut rest, 0);
     while !rest.is_empty() {
-        let written = poll_fn(|cx| socket.stream_mut().poll_write_vectored(cx, rest)).await?;
+        let step = poll_fn(|cx| socket.stream_mut().poll_write_vectored(cx, rest));
+        let written = patience.wait(step).await??;
         if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+            return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }
         IoSlice::advance_slices(&mut rest, written);
     }
-    poll_fn(|cx| socket.stream_mut().poll_flush(cx)).await
+    let flush = poll_fn(|cx| socket.stream_mut().poll_flush(cx));
+    Ok(patience.wait(flush).await??)
 }
 
 fn hung_up() -> io::Error {

@@ -7,6 +7,8 @@ pub mod pushed;
 pub mod request;
 pub mod response;
 
+use std::mem::MaybeUninit;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -45,8 +47,14 @@ pub enum MessageError {
     Id,
 }
 
-/// The most header fields that a message may have.
-pub const MAX_HEADERS: usize = 128;
+/// The most header fields that a message may have. Whoever reads messages may set a lower limit of
+/// its own; the fields that a proxy or a client adds to what it passes on fit in above that.
+pub const MAX_HEADERS: usize = 1024;
+
+/// Room for the headers of a message, which costs nothing before they are there.
+fn header_slots<'b>() -> [MaybeUninit<httparse::Header<'b>>; MAX_HEADERS] {
+    [const { MaybeUninit::uninit() }; MAX_HEADERS]
+}
 
 /// Collects httparse's view of a head into a map. The values are slices of `message`, not copies.
 fn header_map(parsed: &[httparse::Header<'_>], message: &Bytes) -> Result<HeaderMap, MessageError> {

@@ -5,7 +5,7 @@ use bytes::{BufMut, BytesMut};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::response::{Framing, VERSION};
-use super::{MAX_HEADERS, MessageError, head_error, put_line};
+use super::{MessageError, head_error, header_slots, put_line};
 use crate::headers::{self, ID, SCRAPE_TIMEOUT};
 
 /// The head of a response inside a push.
@@ -18,6 +18,7 @@ pub struct PushedHead {
     length: Option<Result<u64, MessageError>>,
     is_chunked: bool,
     has_date: bool,
+    passed_on: usize,
     /// The status line and the headers that go on, but for those that frame the body.
     lines: BytesMut,
 }
@@ -43,9 +44,14 @@ impl PushedHead {
                 &patched
             }
         };
-        let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut response = httparse::Response::new(&mut slots);
-        let length = match response.parse(bytes).map_err(head_error)? {
+        let mut slots = header_slots();
+        let mut response = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut response,
+            bytes,
+            &mut slots,
+        );
+        let length = match parsed.map_err(head_error)? {
             httparse::Status::Complete(length) if length <= max_head => length,
             httparse::Status::Partial if bytes.len() < max_head => return Ok(None),
             _ => return Err(MessageError::HeadTooLarge(max_head)),
@@ -61,6 +67,7 @@ impl PushedHead {
             length: None,
             is_chunked: false,
             has_date: false,
+            passed_on: 0,
             lines: BytesMut::with_capacity(length + ROOM_FOR_FRAMING),
         };
         head.lines.put_slice(VERSION);
@@ -98,6 +105,7 @@ impl PushedHead {
                 }
             } else if !is(SCRAPE_TIMEOUT.as_str()) && !headers::is_hop_by_hop(header.name, &named) {
                 self.has_date |= is("date");
+                self.passed_on += 1;
                 put_line(&mut self.lines, header.name, header.value);
             }
         }
@@ -127,6 +135,12 @@ impl PushedHead {
     #[must_use]
     pub fn has_date(&self) -> bool {
         self.has_date
+    }
+
+    /// How many headers go on to Prometheus: without those that the client adds for the proxy.
+    #[must_use]
+    pub fn passed_on(&self) -> usize {
+        self.passed_on
     }
 
     /// The length that the head names, whether or not a body follows.
@@ -198,6 +212,7 @@ const ROOM_FOR_FRAMING: usize = 96;
 
 #[cfg(test)]
 mod tests {
+    use super::super::MAX_HEADERS;
     use super::*;
     use proptest::prelude::*;
 
@@ -237,6 +252,7 @@ mod tests {
         );
         let head = head.unwrap();
         assert!(head.has_date());
+        assert_eq!(head.passed_on(), 3);
         assert_eq!(
             head.into_lines(),
             "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nDate: today\r\nx-Mine: \u{e9}\r\n"

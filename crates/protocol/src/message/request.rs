@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::{MAX_HEADERS, MessageError, head_error, header_map, put_header, put_line};
+use super::{MessageError, head_error, header_map, header_slots, put_header, put_line};
 use crate::fqdn::NameError;
 use crate::headers::{self, ID, SCRAPE_TIMEOUT_SECONDS};
 use crate::{ScrapeId, Target, timeout};
@@ -70,9 +70,10 @@ impl Scrape {
     ///
     /// The head is incomplete or not HTTP, or not that of a scrape.
     pub fn parse(head: &[u8]) -> Result<Self, ScrapeError> {
-        let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut slots);
-        if request.parse(head).map_err(head_error)?.is_partial() {
+        let mut slots = header_slots();
+        let mut request = httparse::Request::new(&mut []);
+        let parsed = request.parse_with_uninit_headers(head, &mut slots);
+        if parsed.map_err(head_error)?.is_partial() {
             return Err(MessageError::HeadUnfinished.into());
         }
         let method = match request.method {
@@ -149,9 +150,10 @@ impl Instruction {
     }
 
     fn read(body: &Bytes) -> Result<Self, MessageError> {
-        let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut slots);
-        if request.parse(body).map_err(head_error)?.is_partial() {
+        let mut slots = header_slots();
+        let mut request = httparse::Request::new(&mut []);
+        let parsed = request.parse_with_uninit_headers(body, &mut slots);
+        if parsed.map_err(head_error)?.is_partial() {
             return Err(MessageError::HeadUnfinished);
         }
         let method = request.method.unwrap_or_default();
@@ -201,6 +203,7 @@ const ROOM_FOR_ID_AND_TIME: usize = 128;
 
 #[cfg(test)]
 mod tests {
+    use super::super::MAX_HEADERS;
     use super::*;
     use proptest::prelude::*;
 

@@ -12,6 +12,7 @@ use tokio_util::io::poll_read_buf;
 use super::buffers::{self, Buffers};
 use super::request::Request;
 use super::socket::Socket;
+use crate::progress::Patience;
 
 /// A body on its way in. It owns the socket until it is taken apart.
 #[derive(Debug)]
@@ -57,9 +58,10 @@ impl RequestBody {
     }
 
     /// Lets a sender that waits for it send the body.
-    pub(crate) async fn go_on(&mut self) -> io::Result<()> {
+    pub(crate) async fn go_on(&mut self, patience: &Patience) -> io::Result<()> {
         if self.arrived.is_empty() && !self.framing.is_complete() {
-            return self.socket.write(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+            let leave = b"HTTP/1.1 100 Continue\r\n\r\n";
+            return self.socket.write(leave, patience).await;
         }
         Ok(())
     }

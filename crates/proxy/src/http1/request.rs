@@ -1,11 +1,17 @@
 //! The head of a request, as far as a connection must know it to decide who serves it.
 
+use std::mem::MaybeUninit;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use pushprox_protocol::duration;
 use pushprox_protocol::headers;
+use pushprox_protocol::message::MAX_HEADERS;
 use pushprox_protocol::message::response::Framing;
+
+use crate::limits::{Limit, Limits};
 
 /// A request whose head has arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +49,12 @@ pub(crate) enum Kind {
 pub(crate) enum BadRequest {
     #[error("this is not an HTTP/1.1 request: {0}")]
     Syntax(httparse::Error),
-    #[error("the head of the request is too large")]
-    TooLarge,
+    #[error("the head of the request is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("the request has more than {0} headers")]
+    TooManyHeaders(usize),
+    #[error("the head of the request did not come within {}", duration::format(*.0))]
+    TooSlow(Duration),
     /// What proxies disagree about is how requests are smuggled past them.
     #[error("the request does not say clearly where it ends")]
     Framing,
@@ -53,24 +63,39 @@ pub(crate) enum BadRequest {
 impl BadRequest {
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::Syntax(httparse::Error::TooManyHeaders) | Self::TooLarge => {
+            Self::TooManyHeaders(_) | Self::TooLarge(_) => {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
             }
+            Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Syntax(httparse::Error::Version) => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Syntax(_) | Self::Framing => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The limit that was reached, if it is for that.
+    pub(crate) fn limit(self) -> Option<Limit> {
+        match self {
+            Self::TooLarge(_) => Some(Limit::HeadSize),
+            Self::TooManyHeaders(_) => Some(Limit::Headers),
+            Self::TooSlow(_) => Some(Limit::HeadTimeout),
+            Self::Syntax(_) | Self::Framing => None,
         }
     }
 }
 
 impl Request {
     /// Reads a head off the front of `bytes`. `None` when more bytes are needed.
-    pub(crate) fn parse(bytes: &[u8], max_head: usize) -> Result<Option<Self>, BadRequest> {
-        let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut parsed = httparse::Request::new(&mut slots);
-        let head = match parsed.parse(bytes).map_err(BadRequest::Syntax)? {
-            httparse::Status::Complete(head) if head <= max_head => head,
-            httparse::Status::Partial if bytes.len() < max_head => return Ok(None),
-            _ => return Err(BadRequest::TooLarge),
+    pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Self>, BadRequest> {
+        let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let slots = slots
+            .get_mut(..limits.headers.min(MAX_HEADERS))
+            .unwrap_or_default();
+        let mut parsed = httparse::Request::new(&mut []);
+        let status = parsed.parse_with_uninit_headers(bytes, slots);
+        let head = match status.map_err(|error| syntax(error, limits))? {
+            httparse::Status::Complete(head) if head <= limits.head_size => head,
+            httparse::Status::Partial if bytes.len() < limits.head_size => return Ok(None),
+            _ => return Err(BadRequest::TooLarge(limits.head_size)),
         };
         let is_http_1_1 = parsed.version == Some(1);
         let mut request = Self {
@@ -161,6 +186,14 @@ impl Pace {
     }
 }
 
+/// Too many headers is a limit of ours and not a fault of the syntax.
+fn syntax(error: httparse::Error, limits: &Limits) -> BadRequest {
+    match error {
+        httparse::Error::TooManyHeaders => BadRequest::TooManyHeaders(limits.headers),
+        error => BadRequest::Syntax(error),
+    }
+}
+
 fn kind(parsed: &httparse::Request<'_, '_>) -> Kind {
     let path = parsed.path.unwrap_or_default();
     match parsed.method {
@@ -199,16 +232,24 @@ fn options(value: &[u8]) -> impl Iterator<Item = &str> {
         .map(str::trim)
 }
 
-/// As many as hyper takes.
-const MAX_HEADERS: usize = 100;
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const LIMIT: usize = 1_000;
+
+    fn head(bytes: &[u8]) -> Result<Option<Request>, BadRequest> {
+        let limits = Limits {
+            head_size: LIMIT,
+            headers: 16,
+            ..Limits::default()
+        };
+        Request::parse(bytes, &limits)
+    }
+
     fn parse(text: &str) -> Result<Request, BadRequest> {
-        let request = Request::parse(text.as_bytes(), 1_000)?;
+        let request = head(text.as_bytes())?;
         Ok(request.unwrap_or_else(|| panic!("{text:?} is not whole")))
     }
 
@@ -307,15 +348,16 @@ mod tests {
             "GET / HTTP/1.1\r\nContent-Length : 5\r\n\r\n",
             "GET / HTTP/1.1\r\nA: b\r\n folded\r\n\r\n",
         ] {
-            let parsed = Request::parse(text.as_bytes(), 1_000);
+            let parsed = head(text.as_bytes());
             assert!(
                 matches!(parsed, Err(BadRequest::Syntax(_))),
                 "{text:?}: {parsed:?}"
             );
         }
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(2_000));
-        let parsed = Request::parse(long.as_bytes(), 1_000);
-        assert_eq!(parsed, Err(BadRequest::TooLarge));
+        assert_eq!(head(long.as_bytes()), Err(BadRequest::TooLarge(LIMIT)));
+        let many = format!("GET / HTTP/1.1\r\n{}", "A: b\r\n".repeat(17));
+        assert_eq!(head(many.as_bytes()), Err(BadRequest::TooManyHeaders(16)));
     }
 
     #[test]
@@ -331,13 +373,13 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            Request::parse(&bytes, 100).ok();
+            head(&bytes).ok();
         }
 
         #[test]
         fn a_head_cut_short_asks_for_more(cut in 1usize..64) {
             let text = b"POST /poll HTTP/1.1\r\nHost: proxy:8080\r\nContent-Length: 4\r\n\r\nnode";
-            let parsed = Request::parse(&text[..cut], 1_000).unwrap();
+            let parsed = head(&text[..cut]).unwrap();
             prop_assert_eq!(parsed.is_some(), cut >= 60, "{}", cut);
         }
     }

@@ -4,17 +4,16 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_util::io::poll_read_buf;
 
 use super::buffers::Buffers;
+use crate::progress::Patience;
 
 /// A stream that connections may run over.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
@@ -126,7 +125,7 @@ impl Socket {
     }
 
     /// Writes all of `bytes`, to a peer that takes them in time.
-    pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write(&mut self, bytes: &[u8], patience: &Patience) -> io::Result<()> {
         // What is written here fits into the socket's buffer nearly always, and then needs neither
         // a timer nor the room for one.
         let at_once = std::future::poll_fn(|cx| Poll::Ready(self.try_write(cx, bytes)));
@@ -135,7 +134,7 @@ impl Socket {
             return Ok(());
         }
         let rest = bytes.get(written..).unwrap_or_default();
-        Box::pin(timeout(WRITE_TIMEOUT, async {
+        Box::pin(patience.wait(async {
             self.stream.write_all(rest).await?;
             self.stream.flush().await
         }))
@@ -155,8 +154,8 @@ impl Socket {
     }
 
     /// Ends the sending half, to a peer that may still be sending.
-    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
-        Box::pin(timeout(WRITE_TIMEOUT, self.stream.shutdown())).await?
+    pub(crate) async fn shutdown(&mut self, patience: &Patience) -> io::Result<()> {
+        Box::pin(patience.wait(self.stream.shutdown())).await?
     }
 
     pub(crate) fn stream(&self) -> &dyn Stream {
@@ -175,10 +174,6 @@ impl std::fmt::Debug for Socket {
             .finish_non_exhaustive()
     }
 }
-
-/// What is written through here fits into any socket's buffer: a peer that does not take it is not
-/// there.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

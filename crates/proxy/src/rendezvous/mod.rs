@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::access::Identity;
 use crate::answer::ScrapeAnswer;
 use crate::error::Failure;
-pub(crate) use state::Limits;
+pub(crate) use state::Bounds;
 use state::{Arrival, Parked, PollKey, State};
 
 /// The meeting place. Clones share it.
@@ -115,10 +115,10 @@ pub(crate) struct Completion {
 }
 
 impl Rendezvous {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
             shared: Arc::new(Shared {
-                state: Mutex::new(State::new(limits)),
+                state: Mutex::new(State::new(bounds)),
                 sooner: Notify::new(),
                 scrape_ended: Notify::new(),
             }),

@@ -16,25 +16,22 @@ use tokio::time::Instant;
 pub(crate) use super::registrations::PollKey;
 use super::registrations::{Expired, Registrations};
 use crate::error::Failure;
+use crate::limits::Limits;
 
 /// Bounds on what peers can make the state hold.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct Bounds {
     /// How long a name outlives its last poll.
     pub(crate) registration_timeout: Duration,
     /// How long a scrape waits for a name that nobody has registered.
     pub(crate) unregistered_wait: Duration,
-    /// Names registered at once.
-    pub(crate) names: usize,
-    /// Scrapes that wait for a poll, in all.
-    pub(crate) waiting: usize,
-    /// Scrapes that wait for a poll of one host.
-    pub(crate) waiting_per_host: usize,
+    /// How many names and waiting scrapes there may be.
+    pub(crate) limits: Limits,
 }
 
 #[derive(Debug)]
 pub(crate) struct State<P, A, S> {
-    limits: Limits,
+    bounds: Bounds,
     registrations: Registrations<P>,
     scrapes: HashMap<ScrapeId, Pending<A, S>, RandomState>,
     /// Scrapes without a poll, oldest first, by the bare name of their host. Empty queues go.
@@ -95,10 +92,11 @@ pub(crate) struct Completion<A, S> {
 }
 
 impl<P, A, S: Clone> State<P, A, S> {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        let names = bounds.limits.names;
         Self {
-            limits,
-            registrations: Registrations::new(limits.registration_timeout, limits.names),
+            bounds,
+            registrations: Registrations::new(bounds.registration_timeout, names),
             scrapes: HashMap::default(),
             waiting: HashMap::default(),
             waiting_count: 0,
@@ -149,8 +147,10 @@ impl<P, A, S: Clone> State<P, A, S> {
         if self.draining {
             return Arrival::Refused(Failure::ShuttingDown);
         }
-        if self.is_full(&target) && self.poll_for(&target).is_none() {
-            return Arrival::Refused(Failure::TooManyWaiting);
+        if let Some(limit) = self.full(&target)
+            && self.poll_for(&target).is_none()
+        {
+            return Arrival::Refused(limit);
         }
         self.arrivals += 1;
         let pending = Pending {
@@ -287,9 +287,16 @@ impl<P, A, S: Clone> State<P, A, S> {
         self.scrapes.len()
     }
 
-    fn is_full(&self, target: &Target) -> bool {
+    /// Why not one more scrape of this target may wait, if there is a reason.
+    fn full(&self, target: &Target) -> Option<Failure> {
+        let limits = &self.bounds.limits;
         let queued = self.waiting.get(&target.bare()).map_or(0, VecDeque::len);
-        self.waiting_count >= self.limits.waiting || queued >= self.limits.waiting_per_host
+        if queued >= limits.scrapes_per_host {
+            return Some(Failure::TooManyWaitingFor {
+                host: target.bare().to_string(),
+            });
+        }
+        (self.waiting_count >= limits.scrapes).then_some(Failure::TooManyWaiting)
     }
 
     fn poll_for(&self, target: &Target) -> Option<PollKey> {
@@ -373,7 +380,7 @@ impl<P, A, S: Clone> State<P, A, S> {
         }
         pending
             .deadline
-            .min(pending.arrived + self.limits.unregistered_wait)
+            .min(pending.arrived + self.bounds.unregistered_wait)
     }
 
     /// Scrapes that waited for an exact name fall to the bare one once that is gone.

@@ -10,6 +10,7 @@
 )]
 
 mod clients;
+mod limits;
 mod parking;
 mod poll;
 mod push;

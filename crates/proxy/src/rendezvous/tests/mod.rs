@@ -8,16 +8,22 @@ use std::time::Duration;
 use pushprox_protocol::{Fqdn, ScrapeId, Target};
 use tokio::time::Instant;
 
-use super::state::{Arrival, HandOut, Limits, Parked, PollKey, State};
+use super::state::{Arrival, Bounds, HandOut, Parked, PollKey, State};
 use crate::error::Failure;
+use crate::limits::Limits;
 
-const LIMITS: Limits = Limits {
-    registration_timeout: Duration::from_secs(300),
-    unregistered_wait: Duration::from_secs(5),
-    names: 100,
-    waiting: 100,
-    waiting_per_host: 50,
-};
+fn bounds() -> Bounds {
+    Bounds {
+        registration_timeout: Duration::from_secs(300),
+        unregistered_wait: Duration::from_secs(5),
+        limits: Limits {
+            names: 100,
+            scrapes: 100,
+            scrapes_per_host: 50,
+            ..Limits::default()
+        },
+    }
+}
 
 /// Polls and answers are told by number; a scrape is its own number.
 type TestState = State<u32, u32, u32>;
@@ -41,7 +47,7 @@ impl World {
     fn new() -> Self {
         let now = Instant::now();
         Self {
-            state: State::new(LIMITS),
+            state: State::new(bounds()),
             start: now,
             now,
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pushprox_protocol::ScrapeId;
 
 use super::super::state::{Arrival, Parked};
-use super::{LIMITS, World};
+use super::{World, bounds};
 use crate::error::Failure;
 
 #[test]
@@ -148,7 +148,7 @@ fn a_scrape_falls_to_the_bare_name_when_the_exact_one_is_gone() {
 fn a_name_that_nobody_registered_is_waited_for_five_seconds() {
     let mut world = World::new();
     assert!(
-        matches!(world.scrape(10, "a", 10), Arrival::Waits(until) if until == world.now + LIMITS.unregistered_wait)
+        matches!(world.scrape(10, "a", 10), Arrival::Waits(until) if until == world.now + bounds().unregistered_wait)
     );
     world.pass(5);
     assert_eq!(
@@ -209,7 +209,7 @@ fn what_peers_can_pile_up_is_bounded() {
     }
     assert!(matches!(
         world.scrape(100, "a:9100", 10),
-        Arrival::Refused(Failure::TooManyWaiting)
+        Arrival::Refused(Failure::TooManyWaitingFor { host }) if host == "a"
     ));
     for number in 50..100 {
         assert_eq!(world.met(number, "b"), None);
