@@ -145,7 +145,7 @@ impl fmt::Display for ListenAddress {
 pub struct Listener {
     tcp: TcpListener,
     accepted: u32,
-    last_shortage: Option<Instant>,
+    shortage: Shortage,
 }
 
 impl Listener {
@@ -159,7 +159,7 @@ impl Listener {
         Ok(Self {
             tcp,
             accepted: 0,
-            last_shortage: None,
+            shortage: Shortage::default(),
         })
     }
 
@@ -185,12 +185,7 @@ impl Listener {
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    let now = Instant::now();
-                    let goes_on = self
-                        .last_shortage
-                        .replace(now)
-                        .is_some_and(|last| now.duration_since(last) < SHORTAGE_IS_OVER_AFTER);
-                    if !goes_on {
+                    if self.shortage.begins(Instant::now()) {
                         warn!(
                             error = io_reason(&error),
                             "cannot accept connections for now"
@@ -213,6 +208,21 @@ impl Listener {
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE - earlier);
         // A connection that has ended already needs no probes.
         SockRef::from(stream).set_tcp_keepalive(&keepalive).ok();
+    }
+}
+
+/// Something that there is too little of, which is told once and not each time that it is missed.
+#[derive(Debug, Default)]
+pub struct Shortage {
+    last: Option<Instant>,
+}
+
+impl Shortage {
+    /// Notes that it is missed at `now`. Whether that has begun anew.
+    pub fn begins(&mut self, now: Instant) -> bool {
+        self.last
+            .replace(now)
+            .is_none_or(|last| now.duration_since(last) >= SHORTAGE_IS_OVER_AFTER)
     }
 }
 

@@ -1,4 +1,4 @@
-//! One connection, from accept to close: request after request, each served by whoever serves its
+//! One connection, from its first request to its last: request after request, each served by whoever serves its
 //! kind, and between two of them nothing but the socket.
 
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
+use crate::accept::no_room;
 use crate::access::Peer;
 use crate::http1::answer::Answer;
 use crate::http1::body::RequestBody;
@@ -61,6 +62,24 @@ pub(crate) fn serve(
                 None => return,
             }
         }
+    }
+}
+
+/// Serves a connection that is one too many: the proxy's own pages once, and nothing else.
+pub(crate) async fn serve_without_room(mut socket: Socket, peer: &Peer, proxy: &Arc<Proxy>) {
+    let idle = proxy.limits.head_timeout;
+    match next_request(&mut socket, idle, proxy).await {
+        Ok(Some(mut request)) if request.kind == Kind::Other => {
+            request.keep_alive = false;
+            exchange::serve(socket, request, peer, proxy).await;
+        }
+        Ok(Some(_)) => {
+            if socket.write(&no_room(), &proxy.patience).await.is_ok() {
+                part(socket, proxy).await;
+            }
+        }
+        Ok(None) => {}
+        Err(bad) => refuse(socket, bad, proxy).await,
     }
 }
 

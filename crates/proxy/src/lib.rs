@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`cli`], [`config`] | the flags, and what they come to |
 //! | [`access`] | who may come in, and what for |
-//! | `connection` | one connection from accept to close: which request is whose |
+//! | `accept` | connections from the listener on: handshakes, and what is done when there are too many |
+//! | `connection` | one connection from its first request to its last: which request is whose |
 //! | `poll`, `push`, `scrape` | the three legs, on the bare socket; `http1` is their HTTP |
 //! | `exchange`, `router`, `clients` | the proxy's own pages, by hyper |
 //! | `rendezvous` | where scrapes meet polls, and pushes their scrapes |
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod limits;
 
+mod accept;
 mod answer;
 mod clients;
 mod connection;
@@ -36,20 +38,17 @@ use std::time::Duration;
 
 use pushprox_daemon::Shutdown;
 use pushprox_daemon::metrics::Registry;
-use pushprox_daemon::web::Accepted;
 use pushprox_protocol::timeout::ScrapeTimeouts;
-use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 pub use access::{Access, Door, Entrance};
-use access::{Peer, Sans};
 use clients::ClientList;
 pub use config::Config;
 use http1::buffers::Buffers;
-use http1::socket::Socket;
 use limits::{Limit, LimitHits, Limits};
 use metrics::Metrics;
 use progress::Patience;
@@ -69,6 +68,8 @@ struct Proxy {
     access: Arc<Access>,
     buffers: Arc<Buffers>,
     client_list: ClientList,
+    /// For connections that are more than there may be, while they are turned away.
+    spare: Arc<Semaphore>,
     started: Instant,
     /// No more polls and scrapes are taken.
     draining: CancellationToken,
@@ -101,6 +102,7 @@ impl Proxy {
             access: Arc::new(access),
             buffers: Arc::default(),
             client_list: ClientList::default(),
+            spare: Arc::new(Semaphore::new(accept::SPARE)),
             started: Instant::now(),
             draining,
             closing: CancellationToken::new(),
@@ -121,7 +123,7 @@ pub async fn run(config: Config, entrance: impl Into<Entrance>, shutdown: Shutdo
     let accepting = TaskTracker::new();
     let connections = TaskTracker::new();
     for door in doors {
-        accepting.spawn(accept(door, proxy.clone(), connections.clone()));
+        accepting.spawn(accept::accept(door, proxy.clone(), connections.clone()));
     }
     accepting.close();
     let expiry = {
@@ -155,58 +157,6 @@ pub async fn run(config: Config, entrance: impl Into<Entrance>, shutdown: Shutdo
         );
     }
     shutdown.drain(Duration::from_secs(1)).await;
-}
-
-/// Accepts connections until the proxy closes.
-async fn accept(mut door: Door, proxy: Arc<Proxy>, connections: TaskTracker) {
-    let closing = proxy.closing.clone();
-    loop {
-        tokio::select! {
-            () = closing.cancelled() => return,
-            (stream, address) = door.listener.accept() => {
-                let peer = Peer { ip: address.ip(), sans: None, roles: door.roles };
-                if proxy.access.is_open() {
-                    let socket = Socket::new(stream);
-                    connections.spawn(connection::serve(socket, peer, proxy.clone()));
-                } else {
-                    connections.spawn(arrive(stream, peer, proxy.clone()));
-                }
-            }
-        }
-    }
-}
-
-/// A connection from its first byte to its last. A handshake keeps nobody else waiting.
-fn arrive(stream: TcpStream, peer: Peer, proxy: Arc<Proxy>) -> impl Future<Output = ()> + Send {
-    let shaking = Box::pin(shake_hands(stream, peer, proxy.clone()));
-    async move {
-        let shaken = shaking.await;
-        if let Some((socket, peer)) = shaken {
-            connection::serve(socket, peer, proxy).await;
-        }
-    }
-}
-
-async fn shake_hands(
-    stream: TcpStream,
-    mut peer: Peer,
-    proxy: Arc<Proxy>,
-) -> Option<(Socket, Peer)> {
-    let shaken = tokio::select! {
-        shaken = proxy.access.web.accept(stream) => shaken,
-        () = proxy.closing.cancelled() => return None,
-    };
-    match shaken {
-        Ok(Accepted::Plain(stream)) => Some((Socket::new(stream), peer)),
-        Ok(Accepted::Tls(stream, sans)) => {
-            peer.sans = sans.map(|sans| Box::new(Sans(sans)));
-            Some((Socket::boxed(stream), peer))
-        }
-        Err(error) => {
-            debug!(%error, peer = %peer.ip, "a TLS handshake failed");
-            None
-        }
-    }
 }
 
 /// How long a scrape waits for a name that nobody has registered: its client may be coming back.

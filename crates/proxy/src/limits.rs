@@ -241,6 +241,37 @@ mod tests {
     }
 
     #[test]
+    fn nonsense_is_a_usage_error_that_says_what_would_be_right() {
+        use pushprox_daemon::cli::{Stop, parse_from};
+        for (flag, told) in [
+            ("names=0", "\"0\" is not a number from 1 to 1000000000"),
+            ("names=-1", "\"-1\" is not a number from 1 to 1000000000"),
+            (
+                "connections=x",
+                "\"x\" is not a number from 0 to 1000000000",
+            ),
+            (
+                "head-size=1023",
+                "\"1023\" is not a number from 1024 to 1048576",
+            ),
+            ("headers=1001", "\"1001\" is not a number from 16 to 1000"),
+            (
+                "progress-timeout=0",
+                "\"0\" is zero; write one like 5m, 1m30s or 500ms",
+            ),
+        ] {
+            let flag = format!("--limit.{flag}");
+            let name = flag.split('=').next().unwrap_or_default();
+            match parse_from::<crate::cli::Args>("proxy", [&flag]) {
+                Err(Stop::Usage(error)) => {
+                    assert_eq!(error.to_string(), format!("{name}: {told}"));
+                }
+                other => panic!("{flag}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn open_files_bound_the_connections() {
         for (flag, files, connections) in [
             (0, None, 0),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
@@ -166,6 +166,16 @@ impl Daemon {
     /// Lets it go on.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
+    }
+
+    /// Lets it open no more than so many files from now on; those that it has stay open.
+    pub fn limit_files(&self, files: u64) {
+        let pid = Pid::from_raw(i32::try_from(self.pid).unwrap());
+        let limit = Rlimit {
+            current: Some(files),
+            maximum: Some(files),
+        };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
     }
 
     /// Waits for its end.

@@ -11,6 +11,7 @@
 
 mod clients;
 mod limits;
+mod overload;
 mod parking;
 mod poll;
 mod push;
