@@ -220,7 +220,7 @@ const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longer than Prometheus (5 min) and Go clients (90 s) keep an idle connection: were it shorter,
 /// they might send their next request into a connection that has just been closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(360);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(360);
 
 /// What a peer may send ahead of its answer: a request or two of its own kind.
 pub(crate) const MAX_READ_AHEAD: usize = 16 * 1024;

@@ -7,6 +7,7 @@
 //! | `accept` | connections from the listener on: handshakes, and what is done when there are too many |
 //! | `connection` | one connection from its first request to its last: which request is whose |
 //! | `poll`, `push`, `scrape` | the three legs, on the bare socket; `http1` is their HTTP |
+//! | `delivery` | whether a client has got what it was sent |
 //! | `exchange`, `router`, `clients` | the proxy's own pages, by hyper |
 //! | `rendezvous` | where scrapes meet polls, and pushes their scrapes |
 //! | `answer` | a pushed body on its way to Prometheus |
@@ -22,6 +23,7 @@ mod accept;
 mod answer;
 mod clients;
 mod connection;
+mod delivery;
 mod error;
 mod exchange;
 mod http1;

@@ -13,7 +13,6 @@ use pushprox_protocol::{Fqdn, duration};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use crate::Proxy;
 use crate::access::{Identity, Peer, Role};
 use crate::connection::{left, refuse_body};
 use crate::http1::answer::Answer;
@@ -21,7 +20,8 @@ use crate::http1::body::{BrokenBody, RequestBody};
 use crate::http1::request::Request;
 use crate::http1::socket::Socket;
 use crate::limits::{Limit, told};
-use crate::rendezvous::{ParkedPoll, PollEnd};
+use crate::rendezvous::{HandedOut, ParkedPoll, PollEnd};
+use crate::{Proxy, delivery};
 
 /// Why a poll is not parked.
 #[derive(Debug, thiserror::Error)]
@@ -225,12 +225,15 @@ pub(crate) fn park(
             debug!(%error, "cannot answer a poll");
             return None;
         }
-        if let Some(handed_out) = handed_out {
-            handed_out.delivered();
-        }
+        let sent = handed_out.and_then(HandedOut::sent);
         proxy.metrics.poll_ended(status, parked.since.elapsed());
-        if parked.keep_alive {
-            return Some(parked.socket);
+        match sent {
+            Some(sent) if parked.keep_alive => {
+                let watched = delivery::watch(parked.socket, sent, proxy);
+                return Box::pin(watched).await;
+            }
+            None if parked.keep_alive => return Some(parked.socket),
+            _ => {}
         }
         // The answer is out; a client that does not take the end of the connection is left alone.
         parked.socket.shutdown(&proxy.patience).await.ok();

@@ -13,6 +13,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::io::poll_read_buf;
 
 use super::buffers::Buffers;
+use super::link::Link;
 use crate::progress::Patience;
 
 /// A stream that connections may run over.
@@ -23,6 +24,9 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
     /// Whether the peer has left, as the system knows it now. The runtime learns of it with its next
     /// events, which may be too late for one who is about to write.
     fn is_gone(&self) -> bool;
+
+    /// The connection below, where there is one.
+    fn link(&self) -> Option<Link>;
 }
 
 impl Stream for TcpStream {
@@ -37,6 +41,10 @@ impl Stream for TcpStream {
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
     }
+
+    fn link(&self) -> Option<Link> {
+        Link::of(self)
+    }
 }
 
 impl<S: Stream> Stream for TlsStream<S> {
@@ -46,6 +54,10 @@ impl<S: Stream> Stream for TlsStream<S> {
 
     fn is_gone(&self) -> bool {
         self.get_ref().0.is_gone()
+    }
+
+    fn link(&self) -> Option<Link> {
+        self.get_ref().0.link()
     }
 }
 
@@ -185,6 +197,10 @@ mod tests {
 
         fn is_gone(&self) -> bool {
             false
+        }
+
+        fn link(&self) -> Option<Link> {
+            None
         }
     }
 

@@ -5,16 +5,18 @@
 //! their end cleans up: a [`ParkedPoll`] that is dropped leaves, a [`HandedOut`] that did not
 //! reach its client goes back to the queue, and a scrape whose future is dropped is forgotten.
 
+mod doubts;
+mod guards;
 mod registrations;
 mod state;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use pushprox_protocol::message::request::Scrape;
 use pushprox_protocol::{Fqdn, ScrapeId, timeout};
@@ -24,8 +26,11 @@ use tokio::time::{Instant, sleep_until};
 use crate::access::Identity;
 use crate::answer::ScrapeAnswer;
 use crate::error::Failure;
+use crate::http1::link::Link;
+use guards::PendingScrape;
+pub(crate) use guards::{Completion, HandedOut, ParkedPoll, PollEnd, Sent};
 pub(crate) use state::Bounds;
-use state::{Arrival, Parked, PollKey, State};
+use state::{Arrival, Lost, Parked, State};
 
 /// The meeting place. Clones share it.
 #[derive(Clone)]
@@ -49,6 +54,8 @@ struct Outgoing {
     timeout: Duration,
     /// Who was given it last.
     holder: Mutex<Identity>,
+    /// The connection on which it was sent last, where that is in doubt.
+    doubtful: Mutex<Option<Link>>,
 }
 
 /// Why an answer is not taken.
@@ -81,39 +88,6 @@ enum Told {
     WaitIsOver,
 }
 
-/// A poll that waits. Dropping it takes it out of the rendezvous.
-pub(crate) struct ParkedPoll {
-    rendezvous: Rendezvous,
-    key: Option<PollKey>,
-    told: oneshot::Receiver<Told>,
-}
-
-/// How a parked poll ends.
-#[derive(Debug)]
-pub(crate) enum PollEnd {
-    /// There is a scrape for its client.
-    HandedOut(HandedOut),
-    /// It has waited as long as it may.
-    WaitIsOver,
-    /// The proxy is going down.
-    ShuttingDown,
-}
-
-/// A scrape on its way to a client. Unless it is [delivered](HandedOut::delivered), it goes to
-/// another poll: nobody has seen it, so nobody pulls twice.
-pub(crate) struct HandedOut {
-    rendezvous: Rendezvous,
-    hand_out: Option<HandOut>,
-}
-
-/// A scrape whose answer has begun to arrive, and is nobody else's to give.
-pub(crate) struct Completion {
-    /// The client that was handed the scrape.
-    pub(crate) name: Fqdn,
-    outgoing: Arc<Outgoing>,
-    answer: AnswerHandle,
-}
-
 impl Rendezvous {
     pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
@@ -131,18 +105,22 @@ impl Rendezvous {
         let now = Instant::now();
         let ends = wait.map(|wait| now + wait);
         let (handle, told) = oneshot::channel();
-        let (parked, is_sooner) = {
+        let (parked, is_sooner, doubted) = {
             let mut state = self.shared.state.lock();
             let before = state.next_expiry();
             let parked = state.park(name, handle, ends, now);
             let after = state.next_expiry();
-            (parked, before.is_none_or(|before| after < Some(before)))
+            let is_sooner = before.is_none_or(|before| after < Some(before));
+            (parked, is_sooner, state.doubted(name.as_ref()))
         };
         if is_sooner {
             self.shared.sooner.notify_one();
         }
         let key = match parked {
-            Parked::Waits(key) => Some(key),
+            Parked::Waits(key) => {
+                self.look_into(doubted);
+                Some(key)
+            }
             Parked::Meets(handle, hand_out) => {
                 self.tell(handle, hand_out);
                 None
@@ -175,6 +153,7 @@ impl Rendezvous {
             arrived: now,
             timeout,
             holder: Mutex::new(Identity::Anyone),
+            doubtful: Mutex::new(None),
         });
         let _pending = PendingScrape {
             rendezvous: self,
@@ -291,11 +270,11 @@ impl Rendezvous {
     /// Hands a scrape to the poll that was chosen for it, or to the next while that one is gone.
     fn tell(&self, mut poll: PollHandle, mut hand_out: HandOut) {
         while let Err(Told::HandOut(refused)) = poll.send(Told::HandOut(hand_out)) {
-            let again = self
-                .shared
-                .state
-                .lock()
-                .give_back(refused.id, Instant::now());
+            let (now, unsent) = (Instant::now(), Lost::Unsent);
+            let again = {
+                let mut state = self.shared.state.lock();
+                state.give_back(refused.id, refused.turn, unsent, now)
+            };
             match again {
                 Some(Arrival::Meets(next, again)) => (poll, hand_out) = (next, again),
                 _ => return,
@@ -303,127 +282,73 @@ impl Rendezvous {
         }
     }
 
-    fn give_back(&self, id: ScrapeId) {
-        let again = self.shared.state.lock().give_back(id, Instant::now());
-        if let Some(Arrival::Meets(poll, hand_out)) = again {
-            self.tell(poll, hand_out);
-        }
-    }
-}
-
-impl ParkedPoll {
-    /// Waits for the poll's end. Cancel safe.
-    pub(crate) async fn end(&mut self) -> PollEnd {
-        match (&mut self.told).await {
-            Ok(Told::HandOut(hand_out)) => PollEnd::HandedOut(HandedOut {
-                rendezvous: self.rendezvous.clone(),
-                hand_out: Some(hand_out),
-            }),
-            Ok(Told::WaitIsOver) => PollEnd::WaitIsOver,
-            Err(_) => PollEnd::ShuttingDown,
-        }
-    }
-}
-
-impl Drop for ParkedPoll {
-    fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.rendezvous
-                .shared
-                .state
-                .lock()
-                .unpark(key, Instant::now());
-        }
-        self.told.close();
-        if let Ok(Told::HandOut(hand_out)) = self.told.try_recv() {
-            self.rendezvous.give_back(hand_out.id);
-        }
-    }
-}
-
-impl HandedOut {
-    /// The instruction, with the time that is left now.
-    pub(crate) fn encode(&self) -> Bytes {
-        self.hand_out.as_ref().map_or_else(Bytes::new, |hand_out| {
-            let left = hand_out.scrape.left(Instant::now());
-            hand_out.scrape.scrape.encode(hand_out.id, left)
-        })
+    fn give_back(&self, id: ScrapeId, turn: u32, lost: Lost) {
+        let now = Instant::now();
+        let again = self.shared.state.lock().give_back(id, turn, lost, now);
+        self.meet(again);
     }
 
-    /// From now on only `holder` may answer the scrape.
-    pub(crate) fn hold(&self, holder: Identity) {
-        if let Some(hand_out) = &self.hand_out {
-            *hand_out.scrape.holder.lock() = holder;
-        }
-    }
-
-    /// The client has it: from now on only its push or the deadline ends the scrape.
-    pub(crate) fn delivered(mut self) {
-        self.hand_out = None;
-    }
-}
-
-impl Drop for HandedOut {
-    fn drop(&mut self) {
-        if let Some(hand_out) = self.hand_out.take() {
-            self.rendezvous.give_back(hand_out.id);
-        }
-    }
-}
-
-impl Completion {
-    /// The method of the scrape.
-    pub(crate) fn method(&self) -> &http::Method {
-        &self.outgoing.scrape.method
-    }
-
-    /// Sends the answer on its way to Prometheus. Whether Prometheus is still there.
-    pub(crate) fn answer(self, answer: ScrapeAnswer) -> bool {
-        self.answer.send(Ok(answer)).is_ok()
-    }
-
-    /// Ends the scrape with a failure of the client's.
-    pub(crate) fn fail(self, reason: &dyn fmt::Display) {
-        let failure = Failure::Broken {
-            name: self.name.to_string(),
-            reason: reason.to_string(),
+    fn meet(&self, arrival: Option<Arrival<PollHandle, Arc<Outgoing>>>) -> bool {
+        let Some(Arrival::Meets(poll, hand_out)) = arrival else {
+            return false;
         };
-        // Prometheus may have hung up; then there is nobody to tell.
-        self.answer.send(Err(failure)).ok();
+        self.tell(poll, hand_out);
+        true
     }
 }
 
-/// Forgets a scrape when its future ends, however it ends.
-struct PendingScrape<'a> {
-    rendezvous: &'a Rendezvous,
-    id: ScrapeId,
-}
+/// Hand-outs that were sent, and of which it is not sure that their clients have them.
+impl Rendezvous {
+    /// All signs are that the client has not seen it: it goes to the next poll.
+    pub(crate) fn unseen(&self, sent: Sent) {
+        self.give_back(sent.id, sent.turn, Lost::Unseen);
+    }
 
-impl Drop for PendingScrape<'_> {
-    fn drop(&mut self) {
-        self.rendezvous.shared.state.lock().cancel(self.id);
-        self.rendezvous.shared.scrape_ended.notify_waiters();
+    /// The client's system does not acknowledge it on this connection: it goes to another poll, if
+    /// there is one or one comes while that is so.
+    pub(crate) fn doubt(&self, sent: Sent, link: Link) {
+        let arrival = {
+            let mut state = self.shared.state.lock();
+            if let Some(outgoing) = state.in_hand(sent.id) {
+                *outgoing.doubtful.lock() = Some(link);
+            }
+            state.doubt(sent.id, sent.turn, Instant::now())
+        };
+        self.meet(arrival);
+    }
+
+    /// The client has shown that it has it.
+    pub(crate) fn settle(&self, sent: Sent) {
+        self.shared.state.lock().settle(sent.id, sent.turn);
+    }
+
+    /// A client polls under a name for which there are hand-outs in doubt: it may be one that did
+    /// not get them. One that it did get has been acknowledged by now.
+    fn look_into(&self, doubted: Vec<HandOut>) {
+        for hand_out in doubted {
+            let HandOut { id, turn, scrape } = hand_out;
+            let link = *scrape.doubtful.lock();
+            match link.and_then(|link| link.is_acknowledged()) {
+                Some(true) => self.settle(Sent { id, turn }),
+                Some(false) => {
+                    let now = Instant::now();
+                    let mut state = self.shared.state.lock();
+                    let again = state.give_back(id, turn, Lost::Unseen, now);
+                    drop(state);
+                    if self.meet(again) {
+                        // The poll has one; the rest is for others.
+                        return;
+                    }
+                }
+                // The connection is gone, and whoever watches it decides.
+                None => {}
+            }
+        }
     }
 }
 
 impl fmt::Debug for Rendezvous {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rendezvous").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for ParkedPoll {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ParkedPoll")
-            .field("key", &self.key)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for HandedOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandedOut")
-            .field("hand_out", &self.hand_out)
-            .finish_non_exhaustive()
     }
 }

@@ -10,6 +10,7 @@
 )]
 
 mod clients;
+mod delivery;
 mod limits;
 mod overload;
 mod parking;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pushprox_protocol::{Fqdn, ScrapeId, Target};
 use tokio::time::Instant;
 
-use super::state::{Arrival, Bounds, HandOut, Parked, PollKey, State};
+use super::state::{Arrival, Bounds, HandOut, Lost, Parked, PollKey, State};
 use crate::error::Failure;
 use crate::limits::Limits;
 
@@ -104,6 +104,23 @@ impl World {
         self.state
             .timed_out(ScrapeId::from(u128::from(number)), self.now)
             .map(|until| until - self.start)
+    }
+
+    /// What becomes of a scrape whose hand-out of that turn came to nothing.
+    fn lost(&mut self, number: u32, turn: u32, lost: Lost) -> Option<Arrival<u32, u32>> {
+        let id = ScrapeId::from(u128::from(number));
+        self.state.give_back(id, turn, lost, self.now)
+    }
+
+    fn doubt(&mut self, number: u32, turn: u32) -> Option<Arrival<u32, u32>> {
+        let id = ScrapeId::from(u128::from(number));
+        self.state.doubt(id, turn, self.now)
+    }
+
+    /// The scrapes in doubt of clients of this name.
+    fn doubted(&self, text: &str) -> Vec<u32> {
+        let doubted = self.state.doubted(name(text).as_ref());
+        doubted.iter().map(|hand_out| hand_out.scrape).collect()
     }
 
     fn complete(&mut self, number: u32) -> Option<u32> {

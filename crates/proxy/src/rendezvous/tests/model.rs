@@ -5,20 +5,44 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use pushprox_protocol::{Fqdn, ScrapeId, Target};
 
-use super::super::state::{Arrival, Parked, PollKey};
+use super::super::state::{Arrival, Lost, Parked, PollKey};
 use super::{World, name, target};
 use crate::error::Failure;
 
 /// One step of a random history. Numbers choose among what there is.
 #[derive(Debug, Clone)]
 enum Step {
-    Park { name: usize, wait: Option<u64> },
-    Leave { poll: usize },
-    Scrape { target: usize, timeout: u64 },
-    HangUp { scrape: usize },
-    Push { scrape: usize },
-    GiveBack { scrape: usize },
-    Pass { seconds: u64 },
+    Park {
+        name: usize,
+        wait: Option<u64>,
+        is_lost: bool,
+    },
+    Leave {
+        poll: usize,
+    },
+    Scrape {
+        target: usize,
+        timeout: u64,
+    },
+    HangUp {
+        scrape: usize,
+    },
+    Push {
+        scrape: usize,
+    },
+    Lost {
+        scrape: usize,
+        lost: Lost,
+    },
+    Doubt {
+        scrape: usize,
+    },
+    Settle {
+        scrape: usize,
+    },
+    Pass {
+        seconds: u64,
+    },
     Drain,
 }
 
@@ -28,12 +52,16 @@ const TARGETS: [&str; 5] = ["a:1", "a:2", "A:3", "b:1", "b:2"];
 fn step() -> impl Strategy<Value = Step> {
     let wait = prop::option::of(1u64..60);
     prop_oneof![
-        6 => (0..NAMES.len(), wait).prop_map(|(name, wait)| Step::Park { name, wait }),
+        6 => (0..NAMES.len(), wait, any::<bool>())
+            .prop_map(|(name, wait, is_lost)| Step::Park { name, wait, is_lost }),
         2 => any::<usize>().prop_map(|poll| Step::Leave { poll }),
         6 => (0..TARGETS.len(), 1u64..20).prop_map(|(target, timeout)| Step::Scrape { target, timeout }),
         1 => any::<usize>().prop_map(|scrape| Step::HangUp { scrape }),
         3 => any::<usize>().prop_map(|scrape| Step::Push { scrape }),
-        1 => any::<usize>().prop_map(|scrape| Step::GiveBack { scrape }),
+        1 => any::<usize>().prop_map(|scrape| Step::Lost { scrape, lost: Lost::Unsent }),
+        2 => any::<usize>().prop_map(|scrape| Step::Lost { scrape, lost: Lost::Unseen }),
+        3 => any::<usize>().prop_map(|scrape| Step::Doubt { scrape }),
+        1 => any::<usize>().prop_map(|scrape| Step::Settle { scrape }),
         3 => prop_oneof![1u64..8, 100u64..400].prop_map(|seconds| Step::Pass { seconds }),
     ]
 }
@@ -73,6 +101,12 @@ struct ModelScrape {
     arrived: u64,
     deadline: u64,
     is_handed_out: bool,
+    /// Under which name, the last time.
+    name: Option<Fqdn>,
+    turn: u32,
+    is_doubted: bool,
+    /// A client may have it that seems not to.
+    is_sent: bool,
 }
 
 impl Model {
@@ -89,10 +123,32 @@ impl Model {
         let place = self.polls.iter().rposition(|poll| poll.name == name)?;
         let poll = self.polls.remove(place);
         self.names.insert(name, self.now);
-        for scrape in &mut self.scrapes {
-            scrape.is_handed_out |= scrape.number == number;
-        }
+        let scrape = self.scrape(number);
+        scrape.is_handed_out = true;
+        scrape.turn += 1;
+        scrape.name = Some(poll.name);
         Some(poll.number)
+    }
+
+    fn scrape(&mut self, number: u32) -> &mut ModelScrape {
+        let mut scrapes = self.scrapes.iter_mut();
+        scrapes.find(|scrape| scrape.number == number).unwrap()
+    }
+
+    /// Chooses a scrape that a client has in hand: its number and its turn.
+    fn in_hand(&self, which: usize) -> Option<(u32, u32)> {
+        let in_hand = self.scrapes.iter().filter(|scrape| scrape.is_handed_out);
+        let in_hand: Vec<_> = in_hand.map(|scrape| (scrape.number, scrape.turn)).collect();
+        in_hand.get(which % in_hand.len().max(1)).copied()
+    }
+
+    /// Lets a scrape look for another poll: which it meets.
+    fn lost(&mut self, number: u32, lost: Lost) -> Option<u32> {
+        let scrape = self.scrape(number);
+        scrape.is_handed_out = false;
+        scrape.is_doubted = false;
+        scrape.is_sent |= lost == Lost::Unseen;
+        self.meet(number)
     }
 
     /// Waiting scrapes, oldest first.
@@ -122,7 +178,11 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut keys: HashMap<u32, PollKey> = HashMap::new();
     for (number, step) in (0u32..).zip(steps) {
         match step {
-            Step::Park { name: which, wait } => {
+            Step::Park {
+                name: which,
+                wait,
+                is_lost,
+            } => {
                 let parked = world.park(NAMES[which], number, wait);
                 if model.draining {
                     prop_assert!(matches!(parked, Parked::Refused));
@@ -149,6 +209,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                     Parked::Waits(key) => {
                         prop_assert_eq!(met, None);
                         keys.insert(number, key);
+                        look_into_doubts(&mut world, &mut model, which, is_lost)?;
                     }
                     Parked::Refused => prop_assert!(false, "refused"),
                 }
@@ -179,6 +240,10 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                     arrived: model.now,
                     deadline: model.now + timeout,
                     is_handed_out: false,
+                    name: None,
+                    turn: 0,
+                    is_doubted: false,
+                    is_sent: false,
                 });
                 match (arrival, model.meet(number)) {
                     (Arrival::Meets(poll, hand_out), met) => {
@@ -204,37 +269,50 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let in_hand = model
                     .scrapes
                     .iter()
-                    .any(|s| s.number == number && s.is_handed_out);
+                    .any(|s| s.number == number && (s.is_handed_out || s.is_sent));
                 prop_assert_eq!(world.complete(number), in_hand.then_some(number));
                 if in_hand {
                     model.remove(number);
                 }
             }
-            Step::GiveBack { scrape } => {
-                let in_hand: Vec<u32> = model
-                    .scrapes
-                    .iter()
-                    .filter(|scrape| scrape.is_handed_out)
-                    .map(|scrape| scrape.number)
-                    .collect();
-                let Some(&number) = in_hand.get(scrape % in_hand.len().max(1)) else {
+            Step::Lost { scrape, lost } => {
+                let Some((number, turn)) = model.in_hand(scrape) else {
                     continue;
                 };
-                let back = world
-                    .state
-                    .give_back(ScrapeId::from(u128::from(number)), world.now);
+                prop_assert!(world.lost(number, turn - 1, lost).is_none(), "out of turn");
+                let back = world.lost(number, turn, lost);
                 if model.draining {
                     prop_assert!(back.is_none());
-                    model.remove(number);
+                    if lost == Lost::Unsent {
+                        model.remove(number);
+                    }
                     continue;
                 }
-                for scrape in &mut model.scrapes {
-                    scrape.is_handed_out &= scrape.number != number;
+                compare(back, model.lost(number, lost))?;
+            }
+            Step::Doubt { scrape } => {
+                let Some((number, turn)) = model.in_hand(scrape) else {
+                    continue;
+                };
+                let back = world.doubt(number, turn);
+                let target = model.scrape(number).target.clone();
+                let name = model.name_for(&target).cloned();
+                match model
+                    .polls
+                    .iter()
+                    .any(|poll| Some(&poll.name) == name.as_ref())
+                {
+                    true => compare(back, model.lost(number, Lost::Unseen))?,
+                    false => {
+                        prop_assert!(back.is_none());
+                        model.scrape(number).is_doubted = true;
+                    }
                 }
-                match (back, model.meet(number)) {
-                    (Some(Arrival::Meets(poll, _)), met) => prop_assert_eq!(met, Some(poll)),
-                    (Some(Arrival::Waits(_)), None) => {}
-                    (back, met) => prop_assert!(false, "{back:?} but {met:?}"),
+            }
+            Step::Settle { scrape } => {
+                if let Some((number, turn)) = model.in_hand(scrape) {
+                    world.state.settle(ScrapeId::from(u128::from(number)), turn);
+                    model.scrape(number).is_doubted = false;
                 }
             }
             Step::Pass { seconds } => {
@@ -263,6 +341,43 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         prop_assert_eq!(world.state.scrape_count(), model.scrapes.len());
     }
     prop_assert!(world.state.is_sound());
+    Ok(())
+}
+
+fn compare(back: Option<Arrival<u32, u32>>, met: Option<u32>) -> Result<(), TestCaseError> {
+    match (back, met) {
+        (Some(Arrival::Meets(poll, _)), met) => prop_assert_eq!(met, Some(poll)),
+        (Some(Arrival::Waits(_)), None) => {}
+        (back, met) => prop_assert!(false, "{back:?} but {met:?}"),
+    }
+    Ok(())
+}
+
+/// What is in doubt under the name of a poll that came: it is lost, or its client has it.
+fn look_into_doubts(
+    world: &mut World,
+    model: &mut Model,
+    which: usize,
+    is_lost: bool,
+) -> Result<(), TestCaseError> {
+    let polled = name(NAMES[which]);
+    let doubted =
+        |scrape: &&ModelScrape| scrape.is_doubted && scrape.name.as_ref() == Some(&polled);
+    let doubted: Vec<_> = model.scrapes.iter().filter(doubted).cloned().collect();
+    let mut found = world.doubted(NAMES[which]);
+    found.sort_unstable();
+    let mut expected: Vec<u32> = doubted.iter().map(|scrape| scrape.number).collect();
+    expected.sort_unstable();
+    prop_assert_eq!(found, expected);
+    for scrape in doubted {
+        if is_lost {
+            let back = world.lost(scrape.number, scrape.turn, Lost::Unseen);
+            return compare(back, model.lost(scrape.number, Lost::Unseen));
+        }
+        let id = ScrapeId::from(u128::from(scrape.number));
+        world.state.settle(id, scrape.turn);
+        model.scrape(scrape.number).is_doubted = false;
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pushprox_protocol::ScrapeId;
 
-use super::super::state::{Arrival, Parked};
+use super::super::state::{Arrival, Lost, Parked};
 use super::{World, bounds};
 use crate::error::Failure;
 
@@ -32,11 +32,76 @@ fn r2_a_scrape_that_did_not_reach_its_client_goes_to_the_next_in_its_old_place()
     assert_eq!(world.met(10, "a"), Some(1));
     world.pass(1);
     assert_eq!(world.met(11, "a"), None);
-    let back = world.state.give_back(ScrapeId::from(10), world.now);
+    let back = world.lost(10, 1, Lost::Unsent);
     assert!(matches!(back, Some(Arrival::Waits(_))));
     assert_eq!(world.complete(10), None, "nobody has it in hand");
     assert_eq!(world.handed("a", 2), Some(10));
     assert_eq!(world.handed("a", 3), Some(11));
+}
+
+#[test]
+fn a_scrape_that_its_client_has_not_seen_goes_to_the_next() {
+    let mut world = World::new();
+    world.parked("a", 1);
+    assert_eq!(world.met(10, "a"), Some(1));
+    assert!(matches!(
+        world.lost(10, 1, Lost::Unseen),
+        Some(Arrival::Waits(_))
+    ));
+    assert_eq!(world.handed("a", 2), Some(10));
+    // What is said of the first time does not count any more.
+    assert!(world.lost(10, 1, Lost::Unseen).is_none());
+    assert!(world.doubt(10, 1).is_none());
+    assert_eq!(world.doubted("a"), [0; 0]);
+    assert_eq!(world.complete(10), Some(10));
+}
+
+#[test]
+fn an_answer_of_a_client_that_had_it_after_all_is_taken_and_nobody_else_is_asked() {
+    let mut world = World::new();
+    world.parked("a", 1);
+    assert_eq!(world.met(10, "a"), Some(1));
+    assert!(world.lost(10, 1, Lost::Unseen).is_some());
+    assert_eq!(world.complete(10), Some(10));
+    assert_eq!(world.handed("a", 2), None);
+    assert_eq!(world.state.scrape_count(), 0);
+}
+
+#[test]
+fn a_scrape_in_doubt_stays_with_its_client_until_another_polls() {
+    let mut world = World::new();
+    world.parked("a", 1);
+    assert_eq!(world.met(10, "a"), Some(1));
+    assert!(world.doubt(10, 1).is_none());
+    assert_eq!(world.doubted("a"), [10]);
+    assert_eq!(world.doubted("b"), [0; 0]);
+    // The client shows that it has it.
+    world.state.settle(ScrapeId::from(10), 1);
+    assert_eq!(world.handed("a", 2), None);
+    assert_eq!(world.doubted("a"), [0; 0]);
+    // With a poll there already, it goes to that one at once.
+    assert!(matches!(world.doubt(10, 1), Some(Arrival::Meets(2, _))));
+    assert_eq!(world.complete(10), Some(10));
+}
+
+#[test]
+fn no_doubt_outlasts_its_scrape() {
+    let mut world = World::new();
+    for (poll, number) in (1..).zip(10..14) {
+        world.parked("a", poll);
+        assert_eq!(world.met(number, "a"), Some(poll));
+    }
+    for number in 10..14 {
+        assert!(world.doubt(number, 1).is_none());
+    }
+    world.state.cancel(ScrapeId::from(10));
+    assert_eq!(world.complete(11), Some(11));
+    world.pass(10);
+    assert!(world.timed_out(12).is_err());
+    assert_eq!(world.doubted("a"), [13]);
+    world.state.abandon();
+    assert_eq!(world.doubted("a"), [0; 0]);
+    assert!(world.state.is_sound());
 }
 
 #[test]
@@ -247,7 +312,7 @@ fn a_drain_leaves_only_what_clients_have_in_hand() {
     assert!(
         world
             .state
-            .give_back(ScrapeId::from(11), world.now)
+            .give_back(ScrapeId::from(11), 1, Lost::Unsent, world.now)
             .is_none()
     );
 }

@@ -4,39 +4,30 @@
 //! who has to be told. `P` is what a parked poll is told through, `A` what a scrape's answer is
 //! sent through, `S` the scrape itself.
 
-use std::collections::VecDeque;
+mod events;
+mod lost;
+
 use std::hash::RandomState;
-use std::time::Duration;
 
 use hashbrown::HashMap;
 use pushprox_protocol::fqdn::FqdnRef;
 use pushprox_protocol::{Fqdn, ScrapeId, Target};
 use tokio::time::Instant;
 
+use super::doubts::Doubts;
 pub(crate) use super::registrations::PollKey;
 use super::registrations::{Expired, Registrations};
+use super::waiting::Waiting;
 use crate::error::Failure;
-use crate::limits::Limits;
-
-/// Bounds on what peers can make the state hold.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// How long a name outlives its last poll.
-    pub(crate) registration_timeout: Duration,
-    /// How long a scrape waits for a name that nobody has registered.
-    pub(crate) unregistered_wait: Duration,
-    /// How many names and waiting scrapes there may be.
-    pub(crate) limits: Limits,
-}
+pub(crate) use events::{Arrival, Bounds, Completion, HandOut, Lost, Parked};
 
 #[derive(Debug)]
 pub(crate) struct State<P, A, S> {
     bounds: Bounds,
     registrations: Registrations<P>,
     scrapes: HashMap<ScrapeId, Pending<A, S>, RandomState>,
-    /// Scrapes without a poll, oldest first, by the bare name of their host. Empty queues go.
-    waiting: HashMap<Fqdn, VecDeque<ScrapeId>, RandomState>,
-    waiting_count: usize,
+    waiting: Waiting,
+    doubts: Doubts,
     arrivals: u64,
     draining: bool,
 }
@@ -52,43 +43,11 @@ struct Pending<A, S> {
     order: u64,
     /// The name and the time of the hand-out; none while it waits.
     handed_out: Option<(Fqdn, Instant)>,
-}
-
-/// A scrape on its way to the poll that was chosen for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HandOut<S> {
-    pub(crate) id: ScrapeId,
-    pub(crate) scrape: S,
-}
-
-/// What became of a poll that arrived.
-#[derive(Debug)]
-pub(crate) enum Parked<P, S> {
-    /// It waits under this key.
-    Waits(PollKey),
-    /// A scrape was waiting for it.
-    Meets(P, HandOut<S>),
-    /// The limit of names is reached, or the proxy drains.
-    Refused,
-}
-
-/// What became of a scrape that arrived or came back.
-#[derive(Debug)]
-pub(crate) enum Arrival<P, S> {
-    /// It goes to this poll.
-    Meets(P, HandOut<S>),
-    /// It waits. Its state is to be asked again at this time.
-    Waits(Instant),
-    /// It is over already.
-    Refused(Failure),
-}
-
-/// A pushed answer's way to its scrape.
-#[derive(Debug)]
-pub(crate) struct Completion<A, S> {
-    pub(crate) name: Fqdn,
-    pub(crate) scrape: S,
-    pub(crate) answer: A,
+    /// How often it has been handed out. What is said of an earlier time does not count any more.
+    turn: u32,
+    /// Under which name it was sent out before, to a client that seems not to have got it. If that
+    /// one has it after all, its answer is as good as any.
+    sent_before: Option<Fqdn>,
 }
 
 impl<P, A, S: Clone> State<P, A, S> {
@@ -98,8 +57,8 @@ impl<P, A, S: Clone> State<P, A, S> {
             bounds,
             registrations: Registrations::new(bounds.registration_timeout, names),
             scrapes: HashMap::default(),
-            waiting: HashMap::default(),
-            waiting_count: 0,
+            waiting: Waiting::default(),
+            doubts: Doubts::default(),
             arrivals: 0,
             draining: false,
         }
@@ -147,7 +106,7 @@ impl<P, A, S: Clone> State<P, A, S> {
         if self.draining {
             return Arrival::Refused(Failure::ShuttingDown);
         }
-        if let Some(limit) = self.full(&target)
+        if let Some(limit) = self.waiting.full(&target, &self.bounds.limits)
             && self.poll_for(&target).is_none()
         {
             return Arrival::Refused(limit);
@@ -161,20 +120,11 @@ impl<P, A, S: Clone> State<P, A, S> {
             arrived: now,
             order: self.arrivals,
             handed_out: None,
+            turn: 0,
+            sent_before: None,
         };
         self.scrapes.insert(id, pending);
         self.meet_or_wait(id, now)
-    }
-
-    /// A hand-out did not reach its poll's client, so nobody has seen it: it looks for another.
-    /// `None` when the scrape has ended meanwhile.
-    pub(crate) fn give_back(&mut self, id: ScrapeId, now: Instant) -> Option<Arrival<P, S>> {
-        self.scrapes.get_mut(&id)?.handed_out = None;
-        if self.draining {
-            self.scrapes.remove(&id);
-            return None;
-        }
-        Some(self.meet_or_wait(id, now))
     }
 
     /// A scrape's time has come: it is over, or is to be asked again at the time given.
@@ -208,25 +158,20 @@ impl<P, A, S: Clone> State<P, A, S> {
 
     /// A scrape ends from Prometheus's side, or has been answered: it is forgotten.
     pub(crate) fn cancel(&mut self, id: ScrapeId) {
-        let waits = |pending: &Pending<A, S>| pending.handed_out.is_none();
-        if self.scrapes.get(&id).is_some_and(waits) {
-            self.unqueue(id);
-        }
-        self.scrapes.remove(&id);
+        self.take_out(id);
     }
 
-    /// The scrape of this id, where a client has it in hand.
+    /// The scrape of this id, where a client has it in hand, or may have.
     pub(crate) fn in_hand(&self, id: ScrapeId) -> Option<&S> {
         let pending = self.scrapes.get(&id)?;
-        pending.handed_out.as_ref().map(|_| &pending.scrape)
+        pending.holder().map(|_| &pending.scrape)
     }
 
-    /// An answer was pushed under this id. `None` when no client has a scrape of that id in hand:
-    /// it is unknown, over, or was answered before.
+    /// An answer was pushed under this id. `None` when no client can have a scrape of that id in
+    /// hand: it is unknown, over, or was answered before.
     pub(crate) fn complete(&mut self, id: ScrapeId) -> Option<Completion<A, S>> {
-        self.scrapes.get(&id)?.handed_out.as_ref()?;
-        let pending = self.scrapes.remove(&id)?;
-        let (name, _) = pending.handed_out?;
+        let name = self.scrapes.get(&id)?.holder()?.clone();
+        let pending = self.take_out(id)?;
         Some(Completion {
             name,
             scrape: pending.scrape,
@@ -257,7 +202,6 @@ impl<P, A, S: Clone> State<P, A, S> {
     pub(crate) fn drain(&mut self, now: Instant) -> (Vec<P>, Vec<A>) {
         self.draining = true;
         self.waiting.clear();
-        self.waiting_count = 0;
         let waits = |_: &ScrapeId, pending: &mut Pending<A, S>| pending.handed_out.is_none();
         let over = self.scrapes.extract_if(waits).map(|(_, p)| p.answer);
         (self.registrations.unpark_all(now), over.collect())
@@ -266,6 +210,7 @@ impl<P, A, S: Clone> State<P, A, S> {
     /// Gives up the scrapes that clients have in hand: what their answers were to be sent through
     /// comes back.
     pub(crate) fn abandon(&mut self) -> Vec<A> {
+        self.doubts.clear();
         self.scrapes.drain().map(|(_, p)| p.answer).collect()
     }
 
@@ -287,18 +232,6 @@ impl<P, A, S: Clone> State<P, A, S> {
         self.scrapes.len()
     }
 
-    /// Why not one more scrape of this target may wait, if there is a reason.
-    fn full(&self, target: &Target) -> Option<Failure> {
-        let limits = &self.bounds.limits;
-        let queued = self.waiting.get(&target.bare()).map_or(0, VecDeque::len);
-        if queued >= limits.scrapes_per_host {
-            return Some(Failure::TooManyWaitingFor {
-                host: target.bare().to_string(),
-            });
-        }
-        (self.waiting_count >= limits.scrapes).then_some(Failure::TooManyWaiting)
-    }
-
     fn poll_for(&self, target: &Target) -> Option<PollKey> {
         self.registrations.serving(target)?.newest_poll()
     }
@@ -312,14 +245,11 @@ impl<P, A, S: Clone> State<P, A, S> {
             return Arrival::Refused(Failure::ShuttingDown);
         };
         let until = self.wait_limit(pending);
-        let order = pending.order;
-        let bare = pending.target.clone().into_bare();
-        let scrapes = &self.scrapes;
-        let is_older = |other: &ScrapeId| scrapes.get(other).is_some_and(|p| p.order < order);
-        let queue = self.waiting.entry(bare).or_default();
-        // One that comes back from a dead client is older than those that came after it.
-        queue.insert(queue.partition_point(is_older), id);
-        self.waiting_count += 1;
+        let is_older = |other: &ScrapeId| {
+            let other = self.scrapes.get(other);
+            other.is_some_and(|other| other.order < pending.order)
+        };
+        self.waiting.push(id, &pending.target, is_older);
         Arrival::Waits(until)
     }
 
@@ -336,38 +266,40 @@ impl<P, A, S: Clone> State<P, A, S> {
     fn hand_out(&mut self, id: ScrapeId, name: Fqdn, now: Instant) -> Option<HandOut<S>> {
         let pending = self.scrapes.get_mut(&id)?;
         pending.handed_out = Some((name, now));
-        let scrape = pending.scrape.clone();
-        Some(HandOut { id, scrape })
+        pending.turn += 1;
+        Some(HandOut {
+            id,
+            turn: pending.turn,
+            scrape: pending.scrape.clone(),
+        })
     }
 
     /// The oldest scrape that a client of this name may answer. A bare name answers only for ports
     /// that nobody has registered exactly.
     fn oldest_waiting_for(&self, name: FqdnRef<'_>) -> Option<ScrapeId> {
-        let bare = FqdnRef { port: None, ..name };
         let may_answer = |pending: &Pending<A, S>| match name.port {
             Some(_) => pending.target.exact() == name,
             None => !self.registrations.is_registered(pending.target.exact()),
         };
-        let queue = self.waiting.get(&bare)?;
-        queue
-            .iter()
-            .copied()
+        self.waiting
+            .of_host(name)
             .find(|id| self.scrapes.get(id).is_some_and(may_answer))
     }
 
     fn unqueue(&mut self, id: ScrapeId) {
-        let Some(pending) = self.scrapes.get(&id) else {
-            return;
-        };
-        let bare = pending.target.bare();
-        if let Some(queue) = self.waiting.get_mut(&bare) {
-            let before = queue.len();
-            queue.retain(|other| *other != id);
-            self.waiting_count -= before - queue.len();
-            if queue.is_empty() {
-                self.waiting.remove(&bare);
-            }
+        if let Some(pending) = self.scrapes.get(&id) {
+            self.waiting.remove(id, &pending.target);
         }
+    }
+
+    /// Forgets a scrape, wherever it is.
+    fn take_out(&mut self, id: ScrapeId) -> Option<Pending<A, S>> {
+        let pending = self.scrapes.remove(&id)?;
+        match &pending.handed_out {
+            Some((name, _)) => self.doubts.remove(name, id),
+            None => self.waiting.remove(id, &pending.target),
+        }
+        Some(pending)
     }
 
     /// How long this scrape may wait as things are: to its deadline, or less where nobody has
@@ -385,17 +317,7 @@ impl<P, A, S: Clone> State<P, A, S> {
 
     /// Scrapes that waited for an exact name fall to the bare one once that is gone.
     fn name_is_gone(&mut self, gone: &Fqdn, now: Instant) -> Vec<(P, HandOut<S>)> {
-        let bare = FqdnRef {
-            port: None,
-            ..gone.as_ref()
-        };
-        let waiting: Vec<ScrapeId> = self
-            .waiting
-            .get(&bare)
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
+        let waiting: Vec<ScrapeId> = self.waiting.of_host(gone.as_ref()).collect();
         let mut met = Vec::new();
         for id in waiting {
             if let Some(meeting) = self.meet(id, now) {
@@ -414,11 +336,10 @@ impl<P, A, S: Clone> State<P, A, S> {
                 .get(id)
                 .is_some_and(|pending| pending.handed_out.is_none())
         };
-        let queued: usize = self.waiting.values().map(VecDeque::len).sum();
-        queued == self.waiting_count
-            && queued == self.scrapes.keys().filter(|id| waits(id)).count()
-            && self.waiting.values().all(|queue| !queue.is_empty())
-            && self.waiting.values().flatten().all(waits)
+        let handed_out = |id: &ScrapeId| self.scrapes.contains_key(id) && !waits(id);
+        let count = self.scrapes.keys().filter(|id| waits(id)).count();
+        self.waiting.is_sound(count, waits)
+            && self.doubts.ids().all(handed_out)
             && self.registrations.is_sound()
     }
 }

@@ -1,0 +1,180 @@
+//! What those hold who wait for the rendezvous. Their end cleans up.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pushprox_protocol::{Fqdn, ScrapeId};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::state::{Lost, PollKey};
+use super::{AnswerHandle, HandOut, Outgoing, Rendezvous, Told};
+use crate::access::Identity;
+use crate::answer::ScrapeAnswer;
+use crate::error::Failure;
+
+/// A poll that waits. Dropping it takes it out of the rendezvous.
+pub(crate) struct ParkedPoll {
+    pub(super) rendezvous: Rendezvous,
+    pub(super) key: Option<PollKey>,
+    pub(super) told: oneshot::Receiver<Told>,
+}
+
+/// How a parked poll ends.
+#[derive(Debug)]
+pub(crate) enum PollEnd {
+    /// There is a scrape for its client.
+    HandedOut(HandedOut),
+    /// It has waited as long as it may.
+    WaitIsOver,
+    /// The proxy is going down.
+    ShuttingDown,
+}
+
+/// A scrape on its way to a client. Unless it is [sent](HandedOut::sent), it goes to
+/// another poll: nobody has seen it, so nobody pulls twice.
+pub(crate) struct HandedOut {
+    rendezvous: Rendezvous,
+    hand_out: Option<HandOut>,
+}
+
+/// A hand-out that has been written to its client's connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    pub(super) id: ScrapeId,
+    pub(super) turn: u32,
+}
+
+/// A scrape whose answer has begun to arrive, and is nobody else's to give.
+pub(crate) struct Completion {
+    /// The client that was handed the scrape.
+    pub(crate) name: Fqdn,
+    pub(super) outgoing: Arc<Outgoing>,
+    pub(super) answer: AnswerHandle,
+}
+
+impl Sent {
+    /// Of the scrape.
+    pub(crate) fn id(self) -> ScrapeId {
+        self.id
+    }
+}
+
+impl ParkedPoll {
+    /// Waits for the poll's end. Cancel safe.
+    pub(crate) async fn end(&mut self) -> PollEnd {
+        match (&mut self.told).await {
+            Ok(Told::HandOut(hand_out)) => PollEnd::HandedOut(HandedOut {
+                rendezvous: self.rendezvous.clone(),
+                hand_out: Some(hand_out),
+            }),
+            Ok(Told::WaitIsOver) => PollEnd::WaitIsOver,
+            Err(_) => PollEnd::ShuttingDown,
+        }
+    }
+}
+
+impl Drop for ParkedPoll {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.rendezvous
+                .shared
+                .state
+                .lock()
+                .unpark(key, Instant::now());
+        }
+        self.told.close();
+        if let Ok(Told::HandOut(hand_out)) = self.told.try_recv() {
+            self.rendezvous
+                .give_back(hand_out.id, hand_out.turn, Lost::Unsent);
+        }
+    }
+}
+
+impl HandedOut {
+    /// The instruction, with the time that is left now.
+    pub(crate) fn encode(&self) -> Bytes {
+        self.hand_out.as_ref().map_or_else(Bytes::new, |hand_out| {
+            let left = hand_out.scrape.left(Instant::now());
+            hand_out.scrape.scrape.encode(hand_out.id, left)
+        })
+    }
+
+    /// From now on only `holder` may answer the scrape.
+    pub(crate) fn hold(&self, holder: Identity) {
+        if let Some(hand_out) = &self.hand_out {
+            *hand_out.scrape.holder.lock() = holder;
+        }
+    }
+
+    /// It has been written: from now on its client's push ends the scrape, or the deadline, unless
+    /// there are signs that the client has not seen it.
+    pub(crate) fn sent(mut self) -> Option<Sent> {
+        let hand_out = self.hand_out.take()?;
+        Some(Sent {
+            id: hand_out.id,
+            turn: hand_out.turn,
+        })
+    }
+}
+
+impl Drop for HandedOut {
+    fn drop(&mut self) {
+        if let Some(hand_out) = self.hand_out.take() {
+            self.rendezvous
+                .give_back(hand_out.id, hand_out.turn, Lost::Unsent);
+        }
+    }
+}
+
+impl Completion {
+    /// The method of the scrape.
+    pub(crate) fn method(&self) -> &http::Method {
+        &self.outgoing.scrape.method
+    }
+
+    /// Sends the answer on its way to Prometheus. Whether Prometheus is still there.
+    pub(crate) fn answer(self, answer: ScrapeAnswer) -> bool {
+        self.answer.send(Ok(answer)).is_ok()
+    }
+
+    /// Ends the scrape with a failure of the client's.
+    pub(crate) fn fail(self, reason: &dyn fmt::Display) {
+        let failure = Failure::Broken {
+            name: self.name.to_string(),
+            reason: reason.to_string(),
+        };
+        // Prometheus may have hung up; then there is nobody to tell.
+        self.answer.send(Err(failure)).ok();
+    }
+}
+
+/// Forgets a scrape when its future ends, however it ends.
+pub(super) struct PendingScrape<'a> {
+    pub(super) rendezvous: &'a Rendezvous,
+    pub(super) id: ScrapeId,
+}
+
+impl Drop for PendingScrape<'_> {
+    fn drop(&mut self) {
+        self.rendezvous.shared.state.lock().cancel(self.id);
+        self.rendezvous.shared.scrape_ended.notify_waiters();
+    }
+}
+
+impl fmt::Debug for ParkedPoll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParkedPoll")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for HandedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandedOut")
+            .field("hand_out", &self.hand_out)
+            .finish_non_exhaustive()
+    }
+}
