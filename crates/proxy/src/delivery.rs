@@ -11,7 +11,7 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::Proxy;
@@ -32,22 +32,18 @@ pub(crate) async fn watch(mut socket: Socket, sent: Sent, proxy: &Proxy) -> Opti
             false => ASKED_AFTER,
             true => IDLE_TIMEOUT,
         };
-        let filled = tokio::select! {
-            biased;
-            filled = timeout(wait, socket.fill(&proxy.buffers)) => filled,
-            () = proxy.closing.cancelled() => return None,
-        };
-        match filled {
-            Ok(Ok(1..)) => {
+        let filled = socket.fill(&proxy.buffers);
+        match proxy.idle.wait(Instant::now() + wait, filled).await {
+            Some(Ok(1..)) => {
                 if is_doubted {
                     proxy.rendezvous.settle(sent);
                 }
                 return Some(socket);
             }
-            Ok(Ok(0)) => break is_unacknowledged(&socket),
-            Ok(Err(error)) => break is_doubted || is_reset(&error),
-            Err(_) if was_asked => return None,
-            Err(_) => {
+            Some(Ok(0)) => break is_unacknowledged(&socket),
+            Some(Err(error)) => break is_doubted || is_reset(&error),
+            None if was_asked || proxy.closing.is_cancelled() => return None,
+            None => {
                 was_asked = true;
                 if let Some(link) = socket.stream().link()
                     && link.is_acknowledged() == Some(false)

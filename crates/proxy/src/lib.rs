@@ -5,7 +5,7 @@
 //! | [`cli`], [`config`] | the flags, and what they come to |
 //! | [`access`] | who may come in, and what for |
 //! | `accept` | connections from the listener on: handshakes, and what is done when there are too many |
-//! | `connection` | one connection from its first request to its last: which request is whose |
+//! | `connection`, `idle` | one connection from its first request to its last: which request is whose; and who waits for one |
 //! | `poll`, `push`, `scrape` | the three legs, on the bare socket; `http1` is their HTTP |
 //! | `delivery` | whether a client has got what it was sent |
 //! | `exchange`, `router`, `clients` | the proxy's own pages, by hyper |
@@ -27,6 +27,7 @@ mod delivery;
 mod error;
 mod exchange;
 mod http1;
+mod idle;
 mod metrics;
 mod poll;
 mod progress;
@@ -51,6 +52,7 @@ pub use access::{Access, Door, Entrance};
 use clients::ClientList;
 pub use config::Config;
 use http1::buffers::Buffers;
+use idle::Idle;
 use limits::{Limit, LimitHits, Limits};
 use metrics::Metrics;
 use progress::Patience;
@@ -69,6 +71,7 @@ struct Proxy {
     poll_max_wait: Option<Duration>,
     access: Arc<Access>,
     buffers: Arc<Buffers>,
+    idle: Idle,
     client_list: ClientList,
     /// For connections that are more than there may be, while they are turned away.
     spare: Arc<Semaphore>,
@@ -103,6 +106,7 @@ impl Proxy {
             poll_max_wait: config.poll_max_wait,
             access: Arc::new(access),
             buffers: Arc::default(),
+            idle: Idle::default(),
             client_list: ClientList::default(),
             spare: Arc::new(Semaphore::new(accept::SPARE)),
             started: Instant::now(),
@@ -133,7 +137,8 @@ pub async fn run(config: Config, entrance: impl Into<Entrance>, shutdown: Shutdo
         async move {
             tokio::select! {
                 () = proxy.rendezvous.expire() => {}
-                () = proxy.closing.cancelled() => {}
+                () = proxy.idle.sweep() => {}
+                () = proxy.closing.cancelled() => proxy.idle.close(),
             }
         }
     };

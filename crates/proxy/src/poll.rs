@@ -229,8 +229,8 @@ pub(crate) fn park(
         proxy.metrics.poll_ended(status, parked.since.elapsed());
         match sent {
             Some(sent) if parked.keep_alive => {
-                let watched = delivery::watch(parked.socket, sent, proxy);
-                return Box::pin(watched).await;
+                // In a box, so that the room for it is not kept by those that wait.
+                return Box::pin(delivery::watch(parked.socket, sent, proxy)).await;
             }
             None if parked.keep_alive => return Some(parked.socket),
             _ => {}

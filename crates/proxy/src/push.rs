@@ -65,6 +65,7 @@ pub(crate) async fn serve(
     let (by, read) = match admitted {
         Ok(grant) => {
             let read = tokio::select! {
+                biased;
                 read = read_head(&mut body, &request, proxy) => read,
                 () = proxy.closing.cancelled() => return None,
             };

@@ -80,8 +80,9 @@ impl Drop for ParkedPoll {
         if let Some(key) = self.key.take() {
             self.rendezvous
                 .shared
-                .state
+                .meetings
                 .lock()
+                .state
                 .unpark(key, Instant::now());
         }
         self.told.close();
@@ -158,7 +159,7 @@ pub(super) struct PendingScrape<'a> {
 
 impl Drop for PendingScrape<'_> {
     fn drop(&mut self) {
-        self.rendezvous.shared.state.lock().cancel(self.id);
+        self.rendezvous.shared.meetings.lock().state.cancel(self.id);
         self.rendezvous.shared.scrape_ended.notify_waiters();
     }
 }

@@ -5,6 +5,7 @@
 //! their end cleans up: a [`ParkedPoll`] that is dropped leaves, a [`HandedOut`] that did not
 //! reach its client goes back to the queue, and a scrape whose future is dropped is forgotten.
 
+mod deadlines;
 mod doubts;
 mod guards;
 mod registrations;
@@ -27,10 +28,11 @@ use crate::access::Identity;
 use crate::answer::ScrapeAnswer;
 use crate::error::Failure;
 use crate::http1::link::Link;
+use deadlines::Deadlines;
 use guards::PendingScrape;
 pub(crate) use guards::{Completion, HandedOut, ParkedPoll, PollEnd, Sent};
 pub(crate) use state::Bounds;
-use state::{Arrival, Lost, Parked, State};
+use state::{Arrival, Due, Lost, Parked, State};
 
 /// The meeting place. Clones share it.
 #[derive(Clone)]
@@ -39,11 +41,17 @@ pub(crate) struct Rendezvous {
 }
 
 struct Shared {
-    state: Mutex<State<PollHandle, AnswerHandle, Arc<Outgoing>>>,
+    meetings: Mutex<Meetings>,
     /// Tells the expiry task that something ends sooner than it thinks.
     sooner: Notify,
     /// Tells who drains that a scrape has ended.
     scrape_ended: Notify,
+}
+
+/// Who waits for whom, and until when.
+struct Meetings {
+    state: State<PollHandle, AnswerHandle, Arc<Outgoing>>,
+    deadlines: Deadlines,
 }
 
 /// A scrape with the time that Prometheus gives it.
@@ -92,7 +100,10 @@ impl Rendezvous {
     pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
             shared: Arc::new(Shared {
-                state: Mutex::new(State::new(bounds)),
+                meetings: Mutex::new(Meetings {
+                    state: State::new(bounds),
+                    deadlines: Deadlines::default(),
+                }),
                 sooner: Notify::new(),
                 scrape_ended: Notify::new(),
             }),
@@ -106,12 +117,11 @@ impl Rendezvous {
         let ends = wait.map(|wait| now + wait);
         let (handle, told) = oneshot::channel();
         let (parked, is_sooner, doubted) = {
-            let mut state = self.shared.state.lock();
-            let before = state.next_expiry();
-            let parked = state.park(name, handle, ends, now);
-            let after = state.next_expiry();
-            let is_sooner = before.is_none_or(|before| after < Some(before));
-            (parked, is_sooner, state.doubted(name.as_ref()))
+            let mut meetings = self.shared.meetings.lock();
+            let before = meetings.next_expiry();
+            let parked = meetings.state.park(name, handle, ends, now);
+            let doubted = meetings.state.doubted(name.as_ref());
+            (parked, meetings.is_sooner_than(before), doubted)
         };
         if is_sooner {
             self.shared.sooner.notify_one();
@@ -146,7 +156,7 @@ impl Rendezvous {
     ) -> Result<ScrapeAnswer, Failure> {
         let now = Instant::now();
         let deadline = now + timeout - timeout::answer_margin(timeout);
-        let (handle, mut answer) = oneshot::channel();
+        let (handle, answer) = oneshot::channel();
         let target = scrape.target.clone();
         let outgoing = Arc::new(Outgoing {
             scrape,
@@ -159,39 +169,37 @@ impl Rendezvous {
             rendezvous: self,
             id,
         };
-        let arrival = {
-            let mut state = self.shared.state.lock();
-            state.scrape(id, target, outgoing, handle, deadline, now)
-        };
-        let mut until = match arrival {
-            Arrival::Meets(poll, hand_out) => {
-                self.tell(poll, hand_out);
-                deadline
+        let (arrival, is_sooner) = {
+            let mut meetings = self.shared.meetings.lock();
+            let before = meetings.next_expiry();
+            let Meetings { state, deadlines } = &mut *meetings;
+            let arrival = state.scrape(id, target, outgoing, handle, deadline, now);
+            let until = match &arrival {
+                Arrival::Meets(..) => Some(deadline),
+                Arrival::Waits(until) => Some(*until),
+                Arrival::Refused(_) => None,
+            };
+            if let Some(until) = until {
+                deadlines.add(until, id, state.scrape_count(), |id| state.has(id));
             }
-            Arrival::Waits(until) => until,
-            Arrival::Refused(failure) => return Err(failure),
+            (arrival, meetings.is_sooner_than(before))
         };
-        loop {
-            tokio::select! {
-                biased;
-                answer = &mut answer => return answer.unwrap_or(Err(Failure::ShuttingDown)),
-                () = sleep_until(until) => {
-                    let over = self.shared.state.lock().timed_out(id, Instant::now());
-                    match over {
-                        Ok(later) => until = later,
-                        // The push may have come between the timer and the lock.
-                        Err(failure) => return answer.try_recv().unwrap_or(Err(failure)),
-                    }
-                }
-            }
+        if is_sooner {
+            self.shared.sooner.notify_one();
         }
+        match arrival {
+            Arrival::Meets(poll, hand_out) => self.tell(poll, hand_out),
+            Arrival::Waits(_) => {}
+            Arrival::Refused(failure) => return Err(failure),
+        }
+        answer.await.unwrap_or(Err(Failure::ShuttingDown))
     }
 
     /// Takes the scrape that this id names out of its client's hands, once, for the one that was
     /// given it.
     pub(crate) fn complete(&self, id: ScrapeId, by: &Identity) -> Result<Completion, NotTaken> {
         let completion = {
-            let mut state = self.shared.state.lock();
+            let state = &mut self.shared.meetings.lock().state;
             let outgoing = state.in_hand(id).ok_or(NotTaken::Gone)?;
             if *outgoing.holder.lock() != *by {
                 return Err(NotTaken::Anothers);
@@ -207,28 +215,28 @@ impl Rendezvous {
 
     /// Every registered name, in no order.
     pub(crate) fn names(&self) -> Vec<Fqdn> {
-        self.shared.state.lock().names().cloned().collect()
+        self.shared.meetings.lock().state.names().cloned().collect()
     }
 
     /// Changes with every change of the registered names.
     pub(crate) fn names_version(&self) -> u64 {
-        self.shared.state.lock().names_version()
+        self.shared.meetings.lock().state.names_version()
     }
 
     /// How many names are registered.
     pub(crate) fn name_count(&self) -> usize {
-        self.shared.state.lock().name_count()
+        self.shared.meetings.lock().state.name_count()
     }
 
     /// Refuses polls and scrapes from now on, ends the parked polls and the scrapes that no client
     /// has in hand, and waits until the other scrapes have ended.
     pub(crate) async fn drain(&self) {
         // Told by being dropped, and not under the lock.
-        let over = self.shared.state.lock().drain(Instant::now());
+        let over = self.shared.meetings.lock().state.drain(Instant::now());
         drop(over);
         loop {
             let ended = self.shared.scrape_ended.notified();
-            if self.shared.state.lock().scrape_count() == 0 {
+            if self.shared.meetings.lock().state.scrape_count() == 0 {
                 return;
             }
             ended.await;
@@ -238,14 +246,14 @@ impl Rendezvous {
     /// Tells the scrapes that clients still have in hand that the proxy is going down.
     pub(crate) fn abandon(&self) {
         // Told by being dropped, and not under the lock.
-        let over = self.shared.state.lock().abandon();
+        let over = self.shared.meetings.lock().state.abandon();
         drop(over);
     }
 
-    /// Ends polls and forgets names when their time is over. Runs until it is dropped.
+    /// Ends polls and scrapes and forgets names when their time is over. Runs until it is dropped.
     pub(crate) async fn expire(&self) {
         loop {
-            let next = self.shared.state.lock().next_expiry();
+            let next = self.shared.meetings.lock().next_expiry();
             let due = async {
                 match next {
                     Some(due) => sleep_until(due).await,
@@ -256,7 +264,15 @@ impl Rendezvous {
                 () = due => {}
                 () = self.shared.sooner.notified() => continue,
             }
-            let (ended, met) = self.shared.state.lock().expire(Instant::now());
+            let now = Instant::now();
+            let ((ended, met), over) = {
+                let mut meetings = self.shared.meetings.lock();
+                (meetings.state.expire(now), meetings.end_scrapes(now))
+            };
+            for (answer, failure) in over {
+                // Its Prometheus hung up in this very moment.
+                answer.send(Err(failure)).ok();
+            }
             for poll in ended {
                 // Its client left in this very moment.
                 poll.send(Told::WaitIsOver).ok();
@@ -272,7 +288,7 @@ impl Rendezvous {
         while let Err(Told::HandOut(refused)) = poll.send(Told::HandOut(hand_out)) {
             let (now, unsent) = (Instant::now(), Lost::Unsent);
             let again = {
-                let mut state = self.shared.state.lock();
+                let state = &mut self.shared.meetings.lock().state;
                 state.give_back(refused.id, refused.turn, unsent, now)
             };
             match again {
@@ -284,7 +300,12 @@ impl Rendezvous {
 
     fn give_back(&self, id: ScrapeId, turn: u32, lost: Lost) {
         let now = Instant::now();
-        let again = self.shared.state.lock().give_back(id, turn, lost, now);
+        let again = self
+            .shared
+            .meetings
+            .lock()
+            .state
+            .give_back(id, turn, lost, now);
         self.meet(again);
     }
 
@@ -294,6 +315,37 @@ impl Rendezvous {
         };
         self.tell(poll, hand_out);
         true
+    }
+}
+
+impl Meetings {
+    /// When something ends by time next.
+    fn next_expiry(&self) -> Option<Instant> {
+        let scrape = self.deadlines.next();
+        let other = self.state.next_expiry();
+        scrape.into_iter().chain(other).min()
+    }
+
+    /// Whether something ends sooner than what was next.
+    fn is_sooner_than(&self, before: Option<Instant>) -> bool {
+        let next = self.next_expiry();
+        next.is_some() && before.is_none_or(|before| next < Some(before))
+    }
+
+    /// Ends the scrapes whose time is over: each with what its answer was to be sent through.
+    fn end_scrapes(&mut self, now: Instant) -> Vec<(AnswerHandle, Failure)> {
+        let Self { state, deadlines } = self;
+        let mut over = Vec::new();
+        while let Some(id) = deadlines.take_due(now, |id| state.has(id)) {
+            match state.timed_out(id, now) {
+                Some(Due::Later(until)) => {
+                    deadlines.add(until, id, state.scrape_count(), |id| state.has(id));
+                }
+                Some(Due::Over(answer, failure)) => over.push((answer, failure)),
+                None => {}
+            }
+        }
+        over
     }
 }
 
@@ -308,7 +360,7 @@ impl Rendezvous {
     /// there is one or one comes while that is so.
     pub(crate) fn doubt(&self, sent: Sent, link: Link) {
         let arrival = {
-            let mut state = self.shared.state.lock();
+            let state = &mut self.shared.meetings.lock().state;
             if let Some(outgoing) = state.in_hand(sent.id) {
                 *outgoing.doubtful.lock() = Some(link);
             }
@@ -319,7 +371,7 @@ impl Rendezvous {
 
     /// The client has shown that it has it.
     pub(crate) fn settle(&self, sent: Sent) {
-        self.shared.state.lock().settle(sent.id, sent.turn);
+        self.shared.meetings.lock().state.settle(sent.id, sent.turn);
     }
 
     /// A client polls under a name for which there are hand-outs in doubt: it may be one that did
@@ -332,9 +384,9 @@ impl Rendezvous {
                 Some(true) => self.settle(Sent { id, turn }),
                 Some(false) => {
                     let now = Instant::now();
-                    let mut state = self.shared.state.lock();
-                    let again = state.give_back(id, turn, Lost::Unseen, now);
-                    drop(state);
+                    let mut meetings = self.shared.meetings.lock();
+                    let again = meetings.state.give_back(id, turn, Lost::Unseen, now);
+                    drop(meetings);
                     if self.meet(again) {
                         // The poll has one; the rest is for others.
                         return;

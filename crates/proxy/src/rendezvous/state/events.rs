@@ -59,6 +59,15 @@ pub(crate) enum Arrival<P, S> {
     Refused(Failure),
 }
 
+/// What became of a scrape whose time has come.
+#[derive(Debug)]
+pub(crate) enum Due<A> {
+    /// It may wait until this time.
+    Later(Instant),
+    /// It is over, and to be told so.
+    Over(A, Failure),
+}
+
 /// A pushed answer's way to its scrape.
 #[derive(Debug)]
 pub(crate) struct Completion<A, S> {

@@ -19,7 +19,7 @@ pub(crate) use super::registrations::PollKey;
 use super::registrations::{Expired, Registrations};
 use super::waiting::Waiting;
 use crate::error::Failure;
-pub(crate) use events::{Arrival, Bounds, Completion, HandOut, Lost, Parked};
+pub(crate) use events::{Arrival, Bounds, Completion, Due, HandOut, Lost, Parked};
 
 #[derive(Debug)]
 pub(crate) struct State<P, A, S> {
@@ -127,14 +127,13 @@ impl<P, A, S: Clone> State<P, A, S> {
         self.meet_or_wait(id, now)
     }
 
-    /// A scrape's time has come: it is over, or is to be asked again at the time given.
-    pub(crate) fn timed_out(&mut self, id: ScrapeId, now: Instant) -> Result<Instant, Failure> {
-        let Some(pending) = self.scrapes.get(&id) else {
-            return Err(Failure::ShuttingDown);
-        };
+    /// A scrape's time has come: it is over, or is to be asked again at the time given. `None` when
+    /// it has ended already.
+    pub(crate) fn timed_out(&mut self, id: ScrapeId, now: Instant) -> Option<Due<A>> {
+        let pending = self.scrapes.get(&id)?;
         let until = self.wait_limit(pending);
         if now < until {
-            return Ok(until);
+            return Some(Due::Later(until));
         }
         let failure = match (
             &pending.handed_out,
@@ -152,13 +151,17 @@ impl<P, A, S: Clone> State<P, A, S> {
                 name: pending.target.to_string(),
             },
         };
-        self.cancel(id);
-        Err(failure)
+        Some(Due::Over(self.take_out(id)?.answer, failure))
     }
 
     /// A scrape ends from Prometheus's side, or has been answered: it is forgotten.
     pub(crate) fn cancel(&mut self, id: ScrapeId) {
         self.take_out(id);
+    }
+
+    /// Whether a scrape of this id waits or is in a client's hands.
+    pub(crate) fn has(&self, id: ScrapeId) -> bool {
+        self.scrapes.contains_key(&id)
     }
 
     /// The scrape of this id, where a client has it in hand, or may have.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pushprox_protocol::{Fqdn, ScrapeId, Target};
 use tokio::time::Instant;
 
-use super::state::{Arrival, Bounds, HandOut, Lost, Parked, PollKey, State};
+use super::state::{Arrival, Bounds, Due, HandOut, Lost, Parked, PollKey, State};
 use crate::error::Failure;
 use crate::limits::Limits;
 
@@ -101,9 +101,15 @@ impl World {
     }
 
     fn timed_out(&mut self, number: u32) -> Result<Duration, Failure> {
-        self.state
-            .timed_out(ScrapeId::from(u128::from(number)), self.now)
-            .map(|until| until - self.start)
+        let id = ScrapeId::from(u128::from(number));
+        match self.state.timed_out(id, self.now) {
+            Some(Due::Later(until)) => Ok(until - self.start),
+            Some(Due::Over(told, failure)) => {
+                assert_eq!(told, number);
+                Err(failure)
+            }
+            None => panic!("scrape {number} is not there"),
+        }
     }
 
     /// What becomes of a scrape whose hand-out of that turn came to nothing.
