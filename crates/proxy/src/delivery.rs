@@ -1,12 +1,12 @@
 //! What becomes of an instruction once it has been written: whether its client has got it.
 //!
 //! The connection tells. Bytes of the client's show that it has: it polls again, or pushes. A reset
-//! shows that it has not: that is how a system answers to bytes for a socket that has been closed,
-//! or has been closed with the bytes unread in it. An end in good order shows that it may have,
-//! unless the end was sent before the instruction was acknowledged. And when nothing comes at all,
-//! the system is asked whether it has been acknowledged: if not, it goes to the next client that
-//! polls under the name while that is so. A client that polls on another connection has closed this
-//! one, or has what came on it.
+//! shows that it has not: that is how a system answers to bytes for a socket that is closed, or that
+//! is being closed with the bytes unread in it. An end in good order shows that it may have, unless
+//! the end was sent before the instruction was acknowledged. And when nothing comes at all, the
+//! system is asked whether it has been acknowledged: if not, it goes to the next client that polls
+//! under the name while that is so. A client that polls on another connection has closed this one,
+//! or has what came on it.
 
 use std::io;
 use std::time::Duration;
@@ -19,39 +19,40 @@ use crate::connection::IDLE_TIMEOUT;
 use crate::http1::socket::Socket;
 use crate::rendezvous::Sent;
 
+/// What is known of an instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// It has been written.
+    Sent,
+    /// For a while it has not been acknowledged.
+    Doubtful,
+    /// The client's system has it.
+    Acknowledged,
+}
+
 /// Waits for the first bytes behind an instruction. The socket comes back when they are there.
 pub(crate) async fn watch(mut socket: Socket, sent: Sent, proxy: &Proxy) -> Option<Socket> {
     if !socket.ahead().is_empty() {
         // What a client has sent ahead says nothing, and is to be served now.
         return Some(socket);
     }
-    let mut was_asked = false;
-    let mut is_doubted = false;
+    let mut known = Known::Sent;
     let is_unseen = loop {
-        let wait = match was_asked {
-            false => ASKED_AFTER,
-            true => IDLE_TIMEOUT,
+        let wait = match known {
+            Known::Sent | Known::Doubtful => ASKED_AFTER,
+            Known::Acknowledged => IDLE_TIMEOUT,
         };
         let filled = socket.fill(&proxy.buffers);
         match proxy.idle.wait(Instant::now() + wait, filled).await {
             Some(Ok(1..)) => {
-                if is_doubted {
+                if known == Known::Doubtful {
                     proxy.rendezvous.settle(sent);
                 }
                 return Some(socket);
             }
-            Some(Ok(0)) => break is_unacknowledged(&socket),
-            Some(Err(error)) => break is_doubted || is_reset(&error),
-            None if was_asked || proxy.closing.is_cancelled() => return None,
-            None => {
-                was_asked = true;
-                if let Some(link) = socket.stream().link()
-                    && link.is_acknowledged() == Some(false)
-                {
-                    is_doubted = true;
-                    proxy.rendezvous.doubt(sent, link);
-                }
-            }
+            Some(end) => break is_unseen(&end, known, &socket),
+            None if known == Known::Acknowledged || proxy.closing.is_cancelled() => return None,
+            None => known = ask(&socket, sent, known, proxy),
         }
     };
     if is_unseen {
@@ -61,16 +62,33 @@ pub(crate) async fn watch(mut socket: Socket, sent: Sent, proxy: &Proxy) -> Opti
     None
 }
 
-fn is_unacknowledged(socket: &Socket) -> bool {
+fn ask(socket: &Socket, sent: Sent, known: Known, proxy: &Proxy) -> Known {
     let link = socket.stream().link();
-    link.and_then(|link| link.is_acknowledged()) == Some(false)
+    match link.map(|link| (link, link.is_acknowledged())) {
+        Some((link, Some(false))) => {
+            proxy.rendezvous.doubt(sent, link);
+            Known::Doubtful
+        }
+        _ => {
+            if known == Known::Doubtful {
+                proxy.rendezvous.settle(sent);
+            }
+            Known::Acknowledged
+        }
+    }
 }
 
-fn is_reset(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-    )
+fn is_unseen(end: &io::Result<usize>, known: Known, socket: &Socket) -> bool {
+    let is_acknowledged = || {
+        let link = socket.stream().link();
+        link.and_then(|link| link.is_acknowledged())
+    };
+    match end.as_ref().map_err(io::Error::kind) {
+        // Without a good end, where TLS would have had one.
+        Ok(_) | Err(io::ErrorKind::UnexpectedEof) => is_acknowledged() == Some(false),
+        Err(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => true,
+        Err(_) => known == Known::Doubtful,
+    }
 }
 
 /// Longer than an acknowledgement may be put off (half a second, RFC 9293) and than it takes to go

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use pushprox_testkit::network::{Host, Network};
 use pushprox_testkit::node_exporter::NodeExporter;
-use pushprox_testkit::pushprox::{Client, Proxy, binary};
-use pushprox_testkit::wait::{SOON, until};
+use pushprox_testkit::pushprox::{self, Client, Proxy, binary};
+use pushprox_testkit::target::Target;
+use pushprox_testkit::wait::{SOON, idle, until};
+use pushprox_testkit::wire::{Connection, Message, scrape_request};
 use tokio::runtime::Runtime;
 
 #[test]
@@ -99,6 +101,71 @@ fn a_client_whose_poll_never_ends_notices_that_the_cable_was_cut() {
         remote.host.mend();
         heals(&proxy).await;
     });
+}
+
+#[test]
+fn a_scrape_sent_into_a_cut_cable_goes_to_another_client_that_polls() {
+    let Some(mut network) =
+        enter("a_scrape_sent_into_a_cut_cable_goes_to_another_client_that_polls")
+    else {
+        return;
+    };
+    runtime().block_on(async {
+        let proxy = proxy().await;
+        let lost = Remote::start(&mut network, &proxy, &[]).await;
+        lost.host.cut();
+        let mut scrape = sent(&proxy).await;
+        let target = Target::saying("from another").await;
+        let other = Client::start(&proxy.url(), &target.url("/"), "host.test", &[]);
+        let answer = scrape.receive().await.unwrap();
+        assert_eq!(
+            (answer.status(), answer.text().as_str()),
+            (200, "from another")
+        );
+        drop(other);
+    });
+}
+
+#[test]
+fn a_scrape_sent_into_a_cable_that_is_mended_is_pulled_once() {
+    let Some(mut network) = enter("a_scrape_sent_into_a_cable_that_is_mended_is_pulled_once")
+    else {
+        return;
+    };
+    runtime().block_on(async {
+        let proxy = proxy().await;
+        let remote = Remote::start(&mut network, &proxy, &[]).await;
+        // How often the exporter has answered before.
+        let pulls = |answer: &Message| {
+            let counter = "promhttp_metric_handler_requests_total{code=\"200\"}";
+            pushprox::metric(&answer.text(), counter).unwrap()
+        };
+        let before = pulls(&proxy.scrape(URL, 5.0).await);
+        remote.host.cut();
+        let mut scrape = sent(&proxy).await;
+        // By now the proxy has asked whether it was acknowledged.
+        idle(Duration::from_secs(4)).await;
+        remote.host.mend();
+        let answer = scrape.receive().await.unwrap();
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        assert_eq!(pulls(&answer), before + 1.0);
+        let after = pulls(&proxy.scrape(URL, 5.0).await);
+        assert_eq!(after, before + 2.0);
+    });
+}
+
+/// A scrape that has been handed out, and is still to be received.
+async fn sent(proxy: &Proxy) -> Connection {
+    let answered = "pushprox_http_requests_total{code=\"200\",path=\"/poll\"}";
+    let before = proxy.metric(answered).await;
+    let mut scrape = Connection::open(proxy.address).await.unwrap();
+    let request = scrape_request(URL, 30.0, "");
+    scrape.send(&request).await.unwrap();
+    until("the scrape is handed out", SOON, async || {
+        (proxy.metric(answered).await > before).then_some(())
+    })
+    .await;
+    scrape
 }
 
 /// A host with a client and its target, a node exporter on the host's loopback.
