@@ -15,6 +15,8 @@ pub mod config;
 pub mod credentials;
 pub mod error;
 pub mod executor;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod hostname;
 pub mod http;
 pub mod leg;

@@ -23,6 +23,8 @@ pub mod config_file;
 pub mod credentials;
 pub mod exit;
 pub mod file_limit;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod guard;
 pub mod listen;
 pub mod logging;

@@ -28,6 +28,8 @@ pub mod cli;
 pub mod config;
 pub mod fetch;
 pub mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod index;
 pub mod listing;
 pub mod metrics;
