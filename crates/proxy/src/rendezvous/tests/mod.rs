@@ -39,9 +39,19 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with_limits(LIMITS.names, LIMITS.waiting, LIMITS.waiting_per_host)
+    }
+
+    fn with_limits(names: usize, waiting: usize, waiting_per_host: usize) -> Self {
         let now = Instant::now();
+        let limits = Limits {
+            names,
+            waiting,
+            waiting_per_host,
+            ..LIMITS
+        };
         Self {
-            state: State::new(LIMITS),
+            state: State::new(limits),
             start: now,
             now,
         }
