@@ -1,7 +1,9 @@
 //! Tests of the state machine: its rules one by one, and random histories of it.
 
+mod histories;
 mod model;
 mod rules;
+mod run;
 
 use std::time::Duration;
 
