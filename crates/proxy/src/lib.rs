@@ -20,6 +20,8 @@ mod clients;
 mod connection;
 mod error;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod http1;
 mod metrics;
 mod poll;

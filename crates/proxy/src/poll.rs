@@ -24,7 +24,7 @@ use crate::rendezvous::{ParkedPoll, PollEnd};
 
 /// Why a poll is not parked.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(crate) enum Refusal {
     #[error("the name in the body of a poll is longer than {MAX_NAME} bytes")]
     TooLarge,
     #[error("the body of the poll did not come within {} s", BODY_TIMEOUT.as_secs())]
@@ -300,7 +300,7 @@ async fn read_name(body: &mut RequestBody, request: &Request) -> Result<Fqdn, Re
     name_in(&[name])
 }
 
-fn name_in(pieces: &[Bytes]) -> Result<Fqdn, Refusal> {
+pub(crate) fn name_in(pieces: &[Bytes]) -> Result<Fqdn, Refusal> {
     let joined;
     let bytes = match pieces {
         [piece] => piece,

@@ -343,11 +343,5 @@ mod tests {
             prop_assert_eq!(ScrapeId::parse(&back.id), Some(id));
             prop_assert_eq!(&back.headers["accept"], "text/plain");
         }
-
-        #[test]
-        fn no_bytes_make_the_parsers_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            Scrape::parse(&bytes).ok();
-            Instruction::decode(&Bytes::from(bytes)).ok();
-        }
     }
 }

@@ -40,6 +40,15 @@ impl Stream for TcpStream {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Stream for tokio::io::DuplexStream {
+    fn reset(&self) {}
+
+    fn is_gone(&self) -> bool {
+        false
+    }
+}
+
 impl<S: Stream> Stream for TlsStream<S> {
     fn reset(&self) {
         self.get_ref().0.reset();
@@ -183,15 +192,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::DuplexStream;
-
-    impl Stream for DuplexStream {
-        fn reset(&self) {}
-
-        fn is_gone(&self) -> bool {
-            false
-        }
-    }
 
     #[tokio::test]
     async fn nothing_is_lost_and_nothing_changes_place() {

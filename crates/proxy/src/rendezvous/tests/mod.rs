@@ -1,7 +1,9 @@
 //! Tests of the state machine: its rules one by one, and random histories of it.
 
+mod histories;
 mod model;
 mod rules;
+mod run;
 
 use std::time::Duration;
 
@@ -39,9 +41,19 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with_limits(LIMITS.names, LIMITS.waiting, LIMITS.waiting_per_host)
+    }
+
+    fn with_limits(names: usize, waiting: usize, waiting_per_host: usize) -> Self {
         let now = Instant::now();
+        let limits = Limits {
+            names,
+            waiting,
+            waiting_per_host,
+            ..LIMITS
+        };
         Self {
-            state: State::new(LIMITS),
+            state: State::new(limits),
             start: now,
             now,
         }
