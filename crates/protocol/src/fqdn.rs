@@ -134,7 +134,13 @@ impl Target {
         if let Some(space) = host.chars().find(|c| c.is_whitespace()) {
             return Err(NameError::Character(space));
         }
-        let name = Fqdn::from_str(host.strip_suffix(':').unwrap_or(host))?;
+        let name = match host.strip_suffix(':') {
+            Some(host) => Fqdn::from_str(host).and_then(|name| match name.port {
+                None => Ok(name),
+                Some(_) => Err(NameError::Colons),
+            })?,
+            None => Fqdn::from_str(host)?,
+        };
         Ok(Self(Fqdn {
             port: name.port.or(default_port),
             host: name.host,

@@ -89,6 +89,17 @@ fn targets_come_from_absolute_uris() {
         let padded = format!("http://{space}localhost{space}/");
         assert_eq!(Target::parse(&padded), Err(NameError::Character(space)));
     }
+    assert_eq!(
+        Target::parse("http://localhost:/").unwrap().0.to_string(),
+        "localhost:80"
+    );
+    for twice in [
+        "http://localhost:1:/",
+        "http://[::1]:1:/",
+        "http://localhost::/",
+    ] {
+        assert!(Target::parse(twice).is_err(), "{twice}");
+    }
     assert_eq!(Target::parse("/metrics"), Err(NameError::Uri));
     assert_eq!(Target::parse("http:///metrics"), Err(NameError::Empty));
     assert_eq!(target("/metrics"), Err(NameError::Uri));
