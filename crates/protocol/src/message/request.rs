@@ -84,6 +84,16 @@ impl Scrape {
         let mut lines = BytesMut::with_capacity(head.len() + ROOM_FOR_ID_AND_TIME);
         lines.put_slice(method.as_str().as_bytes());
         lines.put_slice(b" http://");
+        // The instruction's scheme is http whatever the scrape's was, and a port that was left out
+        // must stay the one that the scrape was let through for: upstream's client goes by it.
+        let with_port;
+        let authority = match target.port_left_out(authority) {
+            Some(port) => {
+                with_port = format!("{}:{port}", authority.trim_end_matches(':'));
+                &with_port
+            }
+            None => authority,
+        };
         lines.put_slice(authority.as_bytes());
         if !path.starts_with('/') {
             lines.put_u8(b'/');
@@ -240,6 +250,14 @@ mod tests {
             ("http://node", "GET http://node/ HTTP/1.1\r\n"),
             ("http://node?a=b", "GET http://node/?a=b HTTP/1.1\r\n"),
             ("HTTP://node/x#y", "GET http://node/x HTTP/1.1\r\n"),
+            (
+                "https://node/x",
+                "GET http://node:443/x HTTP/1.1\r\nHost: node:443\r\n",
+            ),
+            ("https://node:/x", "GET http://node:443/x HTTP/1.1\r\n"),
+            ("https://[::1]/x", "GET http://[::1]:443/x HTTP/1.1\r\n"),
+            ("https://node:9100/x", "GET http://node:9100/x HTTP/1.1\r\n"),
+            ("http://node:443/x", "GET http://node:443/x HTTP/1.1\r\n"),
         ] {
             assert!(instruction(uri, "").starts_with(line), "{uri}");
         }
