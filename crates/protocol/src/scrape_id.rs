@@ -1,6 +1,7 @@
 //! The id that joins a push to its scrape.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use http::HeaderValue;
 use uuid::Uuid;
@@ -10,7 +11,7 @@ use uuid::Uuid;
 /// Ids are random (UUID v4), so that nobody who was not handed a scrape can answer it. The Go
 /// programs treat an id as opaque text, and so does our client: only the proxy, which made the
 /// id, reads it back.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ScrapeId(Uuid);
 
 impl ScrapeId {
@@ -39,6 +40,14 @@ impl ScrapeId {
 
     /// The length of an encoded id.
     pub const LENGTH: usize = uuid::fmt::Hyphenated::LENGTH;
+}
+
+impl Hash for ScrapeId {
+    /// One number, which is random already where this proxy made the id.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (high, low) = self.0.as_u64_pair();
+        state.write_u64(high ^ low);
+    }
 }
 
 impl fmt::Display for ScrapeId {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::access::Peer;
@@ -87,14 +87,10 @@ async fn next_request(
                 Instant::now() + idle
             }
         };
-        let filled = tokio::select! {
-            biased;
-            filled = timeout_at(deadline, socket.fill(&proxy.buffers)) => filled,
-            () = proxy.closing.cancelled() => return Ok(None),
-        };
-        match filled {
-            Ok(Ok(1..)) => {}
-            Ok(Ok(0) | Err(_)) | Err(_) => return Ok(None),
+        let filled = socket.fill(&proxy.buffers);
+        match proxy.idle.wait(deadline, filled).await {
+            Some(Ok(1..)) => {}
+            Some(Ok(0) | Err(_)) | None => return Ok(None),
         }
     }
 }
@@ -123,6 +119,9 @@ pub(crate) async fn left(socket: &mut Socket, proxy: &Proxy) {
 /// Takes in what is left of a request, within bounds, so that the connection can go on; and whether
 /// it can.
 pub(crate) async fn drain(body: &mut RequestBody, proxy: &Proxy) -> bool {
+    if body.is_complete() {
+        return true;
+    }
     let mut taken = 0;
     let draining = async {
         while let Ok(Some(piece)) = body.piece().await {

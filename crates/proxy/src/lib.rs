@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`cli`], [`config`] | the flags, and what they come to |
 //! | [`access`] | who may come in, and what for |
-//! | `connection` | one connection from accept to close: which request is whose |
+//! | `connection`, `idle` | one connection from accept to close: which request is whose; and who waits for one |
 //! | `poll`, `push`, `scrape` | the three legs, on the bare socket; `http1` is their HTTP |
 //! | `exchange`, `router`, `clients` | the proxy's own pages, by hyper |
 //! | `rendezvous` | where scrapes meet polls, and pushes their scrapes |
@@ -23,6 +23,7 @@ mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod http1;
+mod idle;
 mod metrics;
 mod poll;
 mod push;
@@ -49,6 +50,7 @@ use clients::ClientList;
 pub use config::Config;
 use http1::buffers::Buffers;
 use http1::socket::Socket;
+use idle::Idle;
 use metrics::Metrics;
 use rendezvous::{Limits, Rendezvous};
 
@@ -61,6 +63,7 @@ struct Proxy {
     poll_max_wait: Option<Duration>,
     access: Arc<Access>,
     buffers: Arc<Buffers>,
+    idle: Idle,
     client_list: ClientList,
     started: Instant,
     /// No more polls and scrapes are taken.
@@ -85,6 +88,7 @@ impl Proxy {
             poll_max_wait: config.poll_max_wait,
             access: Arc::new(access),
             buffers: Arc::default(),
+            idle: Idle::default(),
             client_list: ClientList::default(),
             started: Instant::now(),
             draining,
@@ -114,7 +118,8 @@ pub async fn run(config: Config, entrance: impl Into<Entrance>, shutdown: Shutdo
         async move {
             tokio::select! {
                 () = proxy.rendezvous.expire() => {}
-                () = proxy.closing.cancelled() => {}
+                () = proxy.idle.sweep() => {}
+                () = proxy.closing.cancelled() => proxy.idle.close(),
             }
         }
     };

@@ -59,6 +59,7 @@ pub(crate) async fn serve(
     let (by, read) = match admitted {
         Ok(grant) => {
             let read = tokio::select! {
+                biased;
                 read = read_head(&mut body, &request) => read,
                 () = proxy.closing.cancelled() => return None,
             };

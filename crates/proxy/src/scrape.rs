@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Method, StatusCode};
@@ -21,7 +20,7 @@ use crate::access::{Peer, Role};
 use crate::answer::{BrokenPush, PushedBody, ScrapeAnswer};
 use crate::connection::left;
 use crate::error::Failure;
-use crate::http1::answer::Answer;
+use crate::http1::answer::{Answer, date};
 use crate::http1::request::Request;
 use crate::http1::socket::Socket;
 
@@ -189,19 +188,15 @@ async fn send(
     let has_date = head.has_date();
     let mut head = head.into_lines();
     if !has_date {
-        put(
-            &mut head,
-            "Date",
-            &httpdate::fmt_http_date(SystemTime::now()),
-        );
+        put(&mut head, "Date", &date());
     }
     match length {
-        Some(length) => put(&mut head, "Content-Length", &length.to_string()),
-        None if is_chunked => put(&mut head, "Transfer-Encoding", "chunked"),
+        Some(length) => put(&mut head, "Content-Length", length.to_string().as_bytes()),
+        None if is_chunked => put(&mut head, "Transfer-Encoding", b"chunked"),
         None => {}
     }
     if !request.keep_alive || request.has_body() {
-        put(&mut head, "Connection", "close");
+        put(&mut head, "Connection", b"close");
     }
     head.put_slice(b"\r\n");
 
@@ -273,10 +268,10 @@ async fn next_piece(body: &mut PushedBody, held: &mut Option<NextPiece>) -> Opti
     Some(Ok(Some(together.map_or(first, BytesMut::freeze))))
 }
 
-fn put(lines: &mut BytesMut, name: &str, value: &str) {
+fn put(lines: &mut BytesMut, name: &str, value: &[u8]) {
     lines.put_slice(name.as_bytes());
     lines.put_slice(b": ");
-    lines.put_slice(value.as_bytes());
+    lines.put_slice(value);
     lines.put_slice(b"\r\n");
 }
 

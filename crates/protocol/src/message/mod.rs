@@ -73,14 +73,13 @@ fn put_headers(out: &mut BytesMut, headers: &HeaderMap) {
 
 fn put_header(out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
     out.reserve(name.as_str().len() + value.len() + 4);
-    let mut start = true;
-    for &byte in name.as_str().as_bytes() {
-        out.put_u8(if start {
-            byte.to_ascii_uppercase()
-        } else {
-            byte
-        });
-        start = byte == b'-';
+    let (before, mut start) = (out.len(), true);
+    out.put_slice(name.as_str().as_bytes());
+    for byte in out.iter_mut().skip(before) {
+        if start {
+            byte.make_ascii_uppercase();
+        }
+        start = *byte == b'-';
     }
     out.put_slice(b": ");
     out.put_slice(value);

@@ -1,6 +1,8 @@
 //! The head of a pushed response, as the proxy reads it: what joins it to its scrape, how its body
 //! is framed, and the lines that Prometheus gets.
 
+use std::mem::MaybeUninit;
+
 use bytes::{BufMut, BytesMut};
 use http::{HeaderValue, Method, StatusCode};
 
@@ -44,9 +46,14 @@ impl PushedHead {
                 &patched
             }
         };
-        let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut response = httparse::Response::new(&mut slots);
-        let length = match response.parse(bytes).map_err(head_error)? {
+        let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut response,
+            bytes,
+            &mut slots,
+        );
+        let length = match parsed.map_err(head_error)? {
             httparse::Status::Complete(length) if length <= max_head => length,
             httparse::Status::Partial if bytes.len() < max_head => return Ok(None),
             _ => return Err(MessageError::HeadTooLarge(max_head)),

@@ -1,6 +1,7 @@
 //! The scrape as Prometheus asks for it, and the instruction that it becomes: one whole HTTP
 //! request in absolute form, as the body of a poll's answer.
 
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -70,9 +71,10 @@ impl Scrape {
     ///
     /// The head is incomplete or not HTTP, or not that of a scrape.
     pub fn parse(head: &[u8]) -> Result<Self, ScrapeError> {
-        let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut slots);
-        if request.parse(head).map_err(head_error)?.is_partial() {
+        let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut []);
+        let parsed = request.parse_with_uninit_headers(head, &mut slots);
+        if parsed.map_err(head_error)?.is_partial() {
             return Err(MessageError::HeadUnfinished.into());
         }
         let method = match request.method {

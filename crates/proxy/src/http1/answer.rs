@@ -1,6 +1,7 @@
 //! Answers of the proxy itself, written as they go over the wire.
 
-use std::time::SystemTime;
+use std::cell::Cell;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, BytesMut};
 use http::StatusCode;
@@ -27,7 +28,7 @@ impl Answer {
         bytes.put_u8(b' ');
         bytes.put_slice(reason);
         bytes.put_slice(b"\r\nDate: ");
-        bytes.put_slice(httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+        bytes.put_slice(&date());
         bytes.put_slice(b"\r\n");
         if !keep_alive {
             bytes.put_slice(b"Connection: close\r\n");
@@ -73,6 +74,26 @@ impl Answer {
         bytes
     }
 }
+
+/// The date for a head. It is written anew only when a second has passed.
+pub(crate) fn date() -> Date {
+    thread_local! {
+        static LAST: Cell<(u64, Date)> = const { Cell::new((0, *b"Thu, 01 Jan 1970 00:00:00 GMT")) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
+    let (at, date) = LAST.get();
+    if at == second {
+        return date;
+    }
+    let text = httpdate::fmt_http_date(now);
+    let date = text.as_bytes().try_into().unwrap_or(date);
+    LAST.set((second, date));
+    date
+}
+
+/// As long as every date in HTTP is.
+type Date = [u8; 29];
 
 /// Head and instruction of a poll's answer fit in here.
 const TYPICAL_HEAD: usize = 768;

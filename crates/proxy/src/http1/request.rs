@@ -1,5 +1,6 @@
 //! The head of a request, as far as a connection must know it to decide who serves it.
 
+use std::mem::MaybeUninit;
 use std::sync::LazyLock;
 
 use http::header::{AUTHORIZATION, HeaderName, PROXY_AUTHORIZATION};
@@ -65,9 +66,10 @@ impl BadRequest {
 impl Request {
     /// Reads a head off the front of `bytes`. `None` when more bytes are needed.
     pub(crate) fn parse(bytes: &[u8], max_head: usize) -> Result<Option<Self>, BadRequest> {
-        let mut slots = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut parsed = httparse::Request::new(&mut slots);
-        let head = match parsed.parse(bytes).map_err(BadRequest::Syntax)? {
+        let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut parsed = httparse::Request::new(&mut []);
+        let status = parsed.parse_with_uninit_headers(bytes, &mut slots);
+        let head = match status.map_err(BadRequest::Syntax)? {
             httparse::Status::Complete(head) if head <= max_head => head,
             httparse::Status::Partial if bytes.len() < max_head => return Ok(None),
             _ => return Err(BadRequest::TooLarge),

@@ -3,7 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -18,6 +18,9 @@ use super::buffers::Buffers;
 
 /// A stream that connections may run over.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Waits until there may be something to read, where that is known without reading.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
     /// Makes the coming close a reset, which no peer can take for a good end.
     fn reset(&self);
 
@@ -27,6 +30,10 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
 }
 
 impl Stream for TcpStream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(cx)
+    }
+
     fn reset(&self) {
         // A socket that is broken already needs no reset.
         self.set_zero_linger().ok();
@@ -42,6 +49,10 @@ impl Stream for TcpStream {
 
 #[cfg(any(test, feature = "fuzzing"))]
 impl Stream for tokio::io::DuplexStream {
+    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
     fn reset(&self) {}
 
     fn is_gone(&self) -> bool {
@@ -50,6 +61,11 @@ impl Stream for tokio::io::DuplexStream {
 }
 
 impl<S: Stream> Stream for TlsStream<S> {
+    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // There may be something that has been read and not been given away.
+        Poll::Ready(Ok(()))
+    }
+
     fn reset(&self) {
         self.get_ref().0.reset();
     }
@@ -116,6 +132,7 @@ impl Socket {
         cx: &mut Context<'_>,
         buffers: &Buffers,
     ) -> Poll<io::Result<usize>> {
+        ready!(self.stream.poll_readable(cx))?;
         let mut buffer = buffers.take();
         let read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut buffer);
         if !matches!(read, Poll::Ready(Ok(1..))) {

@@ -5,6 +5,7 @@
 //! their end cleans up: a [`ParkedPoll`] that is dropped leaves, a [`HandedOut`] that did not
 //! reach its client goes back to the queue, and a scrape whose future is dropped is forgotten.
 
+mod deadlines;
 mod registrations;
 mod state;
 #[cfg(test)]
@@ -24,8 +25,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::access::Identity;
 use crate::answer::ScrapeAnswer;
 use crate::error::Failure;
+use deadlines::Deadlines;
 pub(crate) use state::Limits;
-use state::{Arrival, Parked, PollKey, State};
+use state::{Arrival, Due, Parked, PollKey, State};
 
 /// The meeting place. Clones share it.
 #[derive(Clone)]
@@ -34,11 +36,17 @@ pub(crate) struct Rendezvous {
 }
 
 struct Shared {
-    state: Mutex<State<PollHandle, AnswerHandle, Arc<Outgoing>>>,
+    meetings: Mutex<Meetings>,
     /// Tells the expiry task that something ends sooner than it thinks.
     sooner: Notify,
     /// Tells who drains that a scrape has ended.
     scrape_ended: Notify,
+}
+
+/// Who waits for whom, and until when.
+struct Meetings {
+    state: State<PollHandle, AnswerHandle, Arc<Outgoing>>,
+    deadlines: Deadlines,
 }
 
 /// A scrape with the time that Prometheus gives it.
@@ -118,7 +126,10 @@ impl Rendezvous {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             shared: Arc::new(Shared {
-                state: Mutex::new(State::new(limits)),
+                meetings: Mutex::new(Meetings {
+                    state: State::new(limits),
+                    deadlines: Deadlines::default(),
+                }),
                 sooner: Notify::new(),
                 scrape_ended: Notify::new(),
             }),
@@ -132,11 +143,10 @@ impl Rendezvous {
         let ends = wait.map(|wait| now + wait);
         let (handle, told) = oneshot::channel();
         let (parked, is_sooner) = {
-            let mut state = self.shared.state.lock();
-            let before = state.next_expiry();
-            let parked = state.park(name, handle, ends, now);
-            let after = state.next_expiry();
-            (parked, before.is_none_or(|before| after < Some(before)))
+            let mut meetings = self.shared.meetings.lock();
+            let before = meetings.next_expiry();
+            let parked = meetings.state.park(name, handle, ends, now);
+            (parked, meetings.is_sooner_than(before))
         };
         if is_sooner {
             self.shared.sooner.notify_one();
@@ -168,7 +178,7 @@ impl Rendezvous {
     ) -> Result<ScrapeAnswer, Failure> {
         let now = Instant::now();
         let deadline = now + timeout - timeout::answer_margin(timeout);
-        let (handle, mut answer) = oneshot::channel();
+        let (handle, answer) = oneshot::channel();
         let target = scrape.target.clone();
         let outgoing = Arc::new(Outgoing {
             scrape,
@@ -180,39 +190,37 @@ impl Rendezvous {
             rendezvous: self,
             id,
         };
-        let arrival = {
-            let mut state = self.shared.state.lock();
-            state.scrape(id, target, outgoing, handle, deadline, now)
-        };
-        let mut until = match arrival {
-            Arrival::Meets(poll, hand_out) => {
-                self.tell(poll, hand_out);
-                deadline
+        let (arrival, is_sooner) = {
+            let mut meetings = self.shared.meetings.lock();
+            let before = meetings.next_expiry();
+            let Meetings { state, deadlines } = &mut *meetings;
+            let arrival = state.scrape(id, target, outgoing, handle, deadline, now);
+            let until = match &arrival {
+                Arrival::Meets(..) => Some(deadline),
+                Arrival::Waits(until) => Some(*until),
+                Arrival::Refused(_) => None,
+            };
+            if let Some(until) = until {
+                deadlines.add(until, id, state.scrape_count(), |id| state.has(id));
             }
-            Arrival::Waits(until) => until,
-            Arrival::Refused(failure) => return Err(failure),
+            (arrival, meetings.is_sooner_than(before))
         };
-        loop {
-            tokio::select! {
-                biased;
-                answer = &mut answer => return answer.unwrap_or(Err(Failure::ShuttingDown)),
-                () = sleep_until(until) => {
-                    let over = self.shared.state.lock().timed_out(id, Instant::now());
-                    match over {
-                        Ok(later) => until = later,
-                        // The push may have come between the timer and the lock.
-                        Err(failure) => return answer.try_recv().unwrap_or(Err(failure)),
-                    }
-                }
-            }
+        if is_sooner {
+            self.shared.sooner.notify_one();
         }
+        match arrival {
+            Arrival::Meets(poll, hand_out) => self.tell(poll, hand_out),
+            Arrival::Waits(_) => {}
+            Arrival::Refused(failure) => return Err(failure),
+        }
+        answer.await.unwrap_or(Err(Failure::ShuttingDown))
     }
 
     /// Takes the scrape that this id names out of its client's hands, once, for the one that was
     /// given it.
     pub(crate) fn complete(&self, id: ScrapeId, by: &Identity) -> Result<Completion, NotTaken> {
         let completion = {
-            let mut state = self.shared.state.lock();
+            let state = &mut self.shared.meetings.lock().state;
             let outgoing = state.in_hand(id).ok_or(NotTaken::Gone)?;
             if *outgoing.holder.lock() != *by {
                 return Err(NotTaken::Anothers);
@@ -228,28 +236,28 @@ impl Rendezvous {
 
     /// Every registered name, in no order.
     pub(crate) fn names(&self) -> Vec<Fqdn> {
-        self.shared.state.lock().names().cloned().collect()
+        self.shared.meetings.lock().state.names().cloned().collect()
     }
 
     /// Changes with every change of the registered names.
     pub(crate) fn names_version(&self) -> u64 {
-        self.shared.state.lock().names_version()
+        self.shared.meetings.lock().state.names_version()
     }
 
     /// How many names are registered.
     pub(crate) fn name_count(&self) -> usize {
-        self.shared.state.lock().name_count()
+        self.shared.meetings.lock().state.name_count()
     }
 
     /// Refuses polls and scrapes from now on, ends the parked polls and the scrapes that no client
     /// has in hand, and waits until the other scrapes have ended.
     pub(crate) async fn drain(&self) {
         // Told by being dropped, and not under the lock.
-        let over = self.shared.state.lock().drain(Instant::now());
+        let over = self.shared.meetings.lock().state.drain(Instant::now());
         drop(over);
         loop {
             let ended = self.shared.scrape_ended.notified();
-            if self.shared.state.lock().scrape_count() == 0 {
+            if self.shared.meetings.lock().state.scrape_count() == 0 {
                 return;
             }
             ended.await;
@@ -259,14 +267,14 @@ impl Rendezvous {
     /// Tells the scrapes that clients still have in hand that the proxy is going down.
     pub(crate) fn abandon(&self) {
         // Told by being dropped, and not under the lock.
-        let over = self.shared.state.lock().abandon();
+        let over = self.shared.meetings.lock().state.abandon();
         drop(over);
     }
 
-    /// Ends polls and forgets names when their time is over. Runs until it is dropped.
+    /// Ends polls and scrapes and forgets names when their time is over. Runs until it is dropped.
     pub(crate) async fn expire(&self) {
         loop {
-            let next = self.shared.state.lock().next_expiry();
+            let next = self.shared.meetings.lock().next_expiry();
             let due = async {
                 match next {
                     Some(due) => sleep_until(due).await,
@@ -277,7 +285,15 @@ impl Rendezvous {
                 () = due => {}
                 () = self.shared.sooner.notified() => continue,
             }
-            let (ended, met) = self.shared.state.lock().expire(Instant::now());
+            let now = Instant::now();
+            let ((ended, met), over) = {
+                let mut meetings = self.shared.meetings.lock();
+                (meetings.state.expire(now), meetings.end_scrapes(now))
+            };
+            for (answer, failure) in over {
+                // Its Prometheus hung up in this very moment.
+                answer.send(Err(failure)).ok();
+            }
             for poll in ended {
                 // Its client left in this very moment.
                 poll.send(Told::WaitIsOver).ok();
@@ -293,8 +309,9 @@ impl Rendezvous {
         while let Err(Told::HandOut(refused)) = poll.send(Told::HandOut(hand_out)) {
             let again = self
                 .shared
-                .state
+                .meetings
                 .lock()
+                .state
                 .give_back(refused.id, Instant::now());
             match again {
                 Some(Arrival::Meets(next, again)) => (poll, hand_out) = (next, again),
@@ -304,10 +321,46 @@ impl Rendezvous {
     }
 
     fn give_back(&self, id: ScrapeId) {
-        let again = self.shared.state.lock().give_back(id, Instant::now());
+        let again = self
+            .shared
+            .meetings
+            .lock()
+            .state
+            .give_back(id, Instant::now());
         if let Some(Arrival::Meets(poll, hand_out)) = again {
             self.tell(poll, hand_out);
         }
+    }
+}
+
+impl Meetings {
+    /// When something ends by time next.
+    fn next_expiry(&self) -> Option<Instant> {
+        let scrape = self.deadlines.next();
+        let other = self.state.next_expiry();
+        scrape.into_iter().chain(other).min()
+    }
+
+    /// Whether something ends sooner than what was next.
+    fn is_sooner_than(&self, before: Option<Instant>) -> bool {
+        let next = self.next_expiry();
+        next.is_some() && before.is_none_or(|before| next < Some(before))
+    }
+
+    /// Ends the scrapes whose time is over: each with what its answer was to be sent through.
+    fn end_scrapes(&mut self, now: Instant) -> Vec<(AnswerHandle, Failure)> {
+        let Self { state, deadlines } = self;
+        let mut over = Vec::new();
+        while let Some(id) = deadlines.take_due(now, |id| state.has(id)) {
+            match state.timed_out(id, now) {
+                Some(Due::Later(until)) => {
+                    deadlines.add(until, id, state.scrape_count(), |id| state.has(id));
+                }
+                Some(Due::Over(answer, failure)) => over.push((answer, failure)),
+                None => {}
+            }
+        }
+        over
     }
 }
 
@@ -330,8 +383,9 @@ impl Drop for ParkedPoll {
         if let Some(key) = self.key.take() {
             self.rendezvous
                 .shared
-                .state
+                .meetings
                 .lock()
+                .state
                 .unpark(key, Instant::now());
         }
         self.told.close();
@@ -401,7 +455,7 @@ struct PendingScrape<'a> {
 
 impl Drop for PendingScrape<'_> {
     fn drop(&mut self) {
-        self.rendezvous.shared.state.lock().cancel(self.id);
+        self.rendezvous.shared.meetings.lock().state.cancel(self.id);
         self.rendezvous.shared.scrape_ended.notify_waiters();
     }
 }

@@ -32,13 +32,14 @@ pub(super) struct Registrations<P> {
     registrations: SlotMap<RegistrationKey, Registration>,
     polls: SlotMap<PollKey, Poll<P>>,
     version: u64,
-    /// Each parked poll that has a wait, and each registration once; soonest first. Those of polls
-    /// that have ended stay until their time comes, or until they outnumber the rest: nearly all
-    /// polls end early, and most timers are later than all before them, so that adding one is a
-    /// matter of a comparison.
-    timers: BinaryHeap<Reverse<(Instant, Timer)>>,
-    /// Timers that still mean something.
-    live_timers: usize,
+    /// When polls end by time, soonest first. The times of polls that have ended otherwise stay
+    /// until they would be next, or until they outnumber the rest: nearly all polls end early, and
+    /// most times are later than all before them, so that adding one is a matter of a comparison.
+    poll_timers: BinaryHeap<Reverse<(Instant, PollKey)>>,
+    /// Parked polls that end by time.
+    timed_polls: usize,
+    /// When to look at each registration next, soonest first.
+    name_timers: BinaryHeap<Reverse<(Instant, RegistrationKey)>>,
 }
 
 /// A name that some client polls, or polled not long ago.
@@ -56,12 +57,6 @@ struct Poll<P> {
     handle: P,
     registration: RegistrationKey,
     ends: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    Poll(PollKey),
-    Registration(RegistrationKey),
 }
 
 /// What has ended by time.
@@ -83,8 +78,9 @@ impl<P> Registrations<P> {
             registrations: SlotMap::with_key(),
             polls: SlotMap::with_key(),
             version: 0,
-            timers: BinaryHeap::new(),
-            live_timers: 0,
+            poll_timers: BinaryHeap::new(),
+            timed_polls: 0,
+            name_timers: BinaryHeap::new(),
         }
     }
 
@@ -134,7 +130,7 @@ impl<P> Registrations<P> {
         };
         self.names
             .insert_unique(hasher.hash_one(name.as_ref()), key, hash);
-        self.set_timer(now + self.timeout, Timer::Registration(key));
+        self.name_timers.push(Reverse((now + self.timeout, key)));
         Some(key)
     }
 
@@ -158,7 +154,7 @@ impl<P> Registrations<P> {
             ends,
         });
         if let Some(ends) = ends {
-            self.set_timer(ends, Timer::Poll(key));
+            self.set_timer(ends, key);
         }
         if let Some(registration) = self.registrations.get_mut(registration) {
             registration.polls.push(key);
@@ -170,7 +166,7 @@ impl<P> Registrations<P> {
     pub(super) fn unpark(&mut self, key: PollKey, now: Instant) -> Option<P> {
         let poll = self.polls.remove(key)?;
         if poll.ends.is_some() {
-            self.live_timers -= 1;
+            self.timed_polls -= 1;
         }
         if let Some(registration) = self.registrations.get_mut(poll.registration) {
             registration.polls.retain(|other| *other != key);
@@ -189,25 +185,34 @@ impl<P> Registrations<P> {
 
     /// When something ends by time next.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((due, _))| *due)
+        let poll = self.poll_timers.peek().map(|Reverse((due, _))| *due);
+        let name = self.name_timers.peek().map(|Reverse((due, _))| *due);
+        poll.into_iter().chain(name).min()
     }
 
-    /// Ends the next of what is over at `now`.
+    /// Ends the next of what is over at `now`. Leaves nothing of ended polls in front, for which
+    /// nobody is to wake up.
     pub(super) fn expire_next(&mut self, now: Instant) -> Option<Expired<P>> {
-        loop {
-            let Reverse((due, timer)) = *self.timers.peek()?;
-            if due > now {
-                return None;
+        while let Some(Reverse((due, key))) = self.poll_timers.peek().copied() {
+            let is_parked = self.polls.contains_key(key);
+            if is_parked && due > now {
+                break;
             }
-            self.timers.pop();
-            let expired = match timer {
-                Timer::Poll(key) => self.unpark(key, now).map(Expired::Poll),
-                Timer::Registration(key) => self.expire_name(key, now).map(Expired::Name),
-            };
-            if expired.is_some() {
-                return expired;
+            self.poll_timers.pop();
+            if let Some(handle) = self.unpark(key, now) {
+                return Some(Expired::Poll(handle));
             }
         }
+        while let Some(Reverse((due, key))) = self.name_timers.peek().copied() {
+            if due > now {
+                break;
+            }
+            self.name_timers.pop();
+            if let Some(name) = self.expire_name(key, now) {
+                return Some(Expired::Name(name));
+            }
+        }
+        None
     }
 
     /// Forgets a name whose time is over, or sets its timer anew: the timer is not moved at each
@@ -218,10 +223,9 @@ impl<P> Registrations<P> {
             true => registration.idle_since,
             false => now,
         };
-        self.live_timers -= 1;
         let expires = last_seen + self.timeout;
         if expires > now {
-            self.set_timer(expires, Timer::Registration(key));
+            self.name_timers.push(Reverse((expires, key)));
             return None;
         }
         let hash = self.hasher.hash_one(registration.name.as_ref());
@@ -232,16 +236,14 @@ impl<P> Registrations<P> {
         self.registrations.remove(key).map(|gone| gone.name)
     }
 
-    fn set_timer(&mut self, due: Instant, timer: Timer) {
-        self.live_timers += 1;
-        if self.timers.len() > 2 * self.live_timers + MOST_SPENT_TIMERS {
+    fn set_timer(&mut self, due: Instant, key: PollKey) {
+        self.timed_polls += 1;
+        if self.poll_timers.len() > 2 * self.timed_polls + MOST_SPENT_TIMERS {
             let polls = &self.polls;
-            self.timers.retain(|Reverse((_, timer))| match timer {
-                Timer::Poll(key) => polls.contains_key(*key),
-                Timer::Registration(_) => true,
-            });
+            self.poll_timers
+                .retain(|Reverse((_, key))| polls.contains_key(*key));
         }
-        self.timers.push(Reverse((due, timer)));
+        self.poll_timers.push(Reverse((due, key)));
     }
 
     fn find(&self, name: FqdnRef<'_>) -> Option<RegistrationKey> {
@@ -262,8 +264,9 @@ impl<P> Registrations<P> {
         let timed = self.polls.values().filter(|p| p.ends.is_some()).count();
         parked == self.polls.len()
             && self.names.len() == self.registrations.len()
-            && self.live_timers == timed + self.registrations.len()
-            && self.timers.len() <= 2 * self.live_timers + MOST_SPENT_TIMERS + 1
+            && self.timed_polls == timed
+            && self.poll_timers.len() <= 2 * timed + MOST_SPENT_TIMERS + 1
+            && self.name_timers.len() == self.registrations.len()
     }
 }
 

@@ -93,6 +93,15 @@ pub(crate) enum Arrival<P, S> {
     Refused(Failure),
 }
 
+/// What became of a scrape whose time has come.
+#[derive(Debug)]
+pub(crate) enum Due<A> {
+    /// It may wait until this time.
+    Later(Instant),
+    /// It is over, and to be told so.
+    Over(A, Failure),
+}
+
 /// A pushed answer's way to its scrape.
 #[derive(Debug)]
 pub(crate) struct Completion<A, S> {
@@ -128,8 +137,8 @@ impl<P, A, S: Clone> State<P, A, S> {
         let Some(registration) = self.registrations.register(name, now) else {
             return Parked::Refused;
         };
-        if let Some(id) = self.oldest_waiting_for(name.as_ref(), now) {
-            self.unqueue(id);
+        if let Some((id, target)) = self.oldest_waiting_for(name.as_ref(), now) {
+            self.unqueue(id, &target);
             self.registrations.touch(registration, now);
             if let Some(hand_out) = self.hand_out(id, name.clone(), now) {
                 return Parked::Meets(handle, hand_out);
@@ -184,14 +193,13 @@ impl<P, A, S: Clone> State<P, A, S> {
         Some(self.meet_or_wait(id, now))
     }
 
-    /// A scrape's time has come: it is over, or is to be asked again at the time given.
-    pub(crate) fn timed_out(&mut self, id: ScrapeId, now: Instant) -> Result<Instant, Failure> {
-        let Some(pending) = self.scrapes.get(&id) else {
-            return Err(Failure::ShuttingDown);
-        };
+    /// A scrape's time has come: it is over, or is to be asked again at the time given. `None` when
+    /// it has ended already.
+    pub(crate) fn timed_out(&mut self, id: ScrapeId, now: Instant) -> Option<Due<A>> {
+        let pending = self.scrapes.get(&id)?;
         let until = self.wait_limit(pending);
         if now < until {
-            return Ok(until);
+            return Some(Due::Later(until));
         }
         let failure = match (
             &pending.handed_out,
@@ -209,17 +217,26 @@ impl<P, A, S: Clone> State<P, A, S> {
                 name: pending.target.to_string(),
             },
         };
-        self.cancel(id);
-        Err(failure)
+        Some(Due::Over(self.remove(id)?, failure))
     }
 
     /// A scrape ends from Prometheus's side, or has been answered: it is forgotten.
     pub(crate) fn cancel(&mut self, id: ScrapeId) {
-        let waits = |pending: &Pending<A, S>| pending.handed_out.is_none();
-        if self.scrapes.get(&id).is_some_and(waits) {
-            self.unqueue(id);
+        self.remove(id);
+    }
+
+    /// Takes a scrape out wherever it is: what its answer was to be sent through comes back.
+    fn remove(&mut self, id: ScrapeId) -> Option<A> {
+        let pending = self.scrapes.remove(&id)?;
+        if pending.handed_out.is_none() {
+            self.unqueue(id, &pending.target);
         }
-        self.scrapes.remove(&id);
+        Some(pending.answer)
+    }
+
+    /// Whether a scrape of this id waits or is in a client's hands.
+    pub(crate) fn has(&self, id: ScrapeId) -> bool {
+        self.scrapes.contains_key(&id)
     }
 
     /// The scrape of this id, where a client has it in hand.
@@ -348,24 +365,21 @@ impl<P, A, S: Clone> State<P, A, S> {
 
     /// The oldest scrape that a client of this name may answer. A bare name answers only for ports
     /// that nobody has registered exactly.
-    fn oldest_waiting_for(&self, name: FqdnRef<'_>, now: Instant) -> Option<ScrapeId> {
+    fn oldest_waiting_for(&self, name: FqdnRef<'_>, now: Instant) -> Option<(ScrapeId, Target)> {
         let bare = FqdnRef { port: None, ..name };
         let may_answer = |pending: &Pending<A, S>| match name.port {
             Some(_) => pending.target.exact() == name,
             None => !self.registrations.is_registered(pending.target.exact()),
         };
-        let queue = self.waiting.get(&bare)?;
-        queue.iter().copied().find(|id| {
-            let pending = self.scrapes.get(id);
-            pending.is_some_and(|pending| !pending.is_over(now) && may_answer(pending))
+        self.waiting.get(&bare)?.iter().find_map(|id| {
+            let pending = self.scrapes.get(id)?;
+            let answers = !pending.is_over(now) && may_answer(pending);
+            answers.then(|| (*id, pending.target.clone()))
         })
     }
 
-    fn unqueue(&mut self, id: ScrapeId) {
-        let Some(pending) = self.scrapes.get(&id) else {
-            return;
-        };
-        let bare = pending.target.bare();
+    fn unqueue(&mut self, id: ScrapeId, target: &Target) {
+        let bare = target.bare();
         if let Some(queue) = self.waiting.get_mut(&bare) {
             let before = queue.len();
             queue.retain(|other| *other != id);
@@ -395,17 +409,14 @@ impl<P, A, S: Clone> State<P, A, S> {
             port: None,
             ..gone.as_ref()
         };
-        let waiting: Vec<ScrapeId> = self
-            .waiting
-            .get(&bare)
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
+        let queue = self.waiting.get(&bare);
+        let target_of = |id: &ScrapeId| Some((*id, self.scrapes.get(id)?.target.clone()));
+        let waiting: Vec<(ScrapeId, Target)> =
+            queue.into_iter().flatten().filter_map(target_of).collect();
         let mut met = Vec::new();
-        for id in waiting {
+        for (id, target) in waiting {
             if let Some(meeting) = self.meet(id, now) {
-                self.unqueue(id);
+                self.unqueue(id, &target);
                 met.push(meeting);
             }
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pushprox_protocol::{Fqdn, ScrapeId, Target};
 use tokio::time::Instant;
 
-use super::state::{Arrival, HandOut, Limits, Parked, PollKey, State};
+use super::state::{Arrival, Due, HandOut, Limits, Parked, PollKey, State};
 use crate::error::Failure;
 
 const LIMITS: Limits = Limits {
@@ -107,9 +107,15 @@ impl World {
     }
 
     fn timed_out(&mut self, number: u32) -> Result<Duration, Failure> {
-        self.state
-            .timed_out(ScrapeId::from(u128::from(number)), self.now)
-            .map(|until| until - self.start)
+        let id = ScrapeId::from(u128::from(number));
+        match self.state.timed_out(id, self.now) {
+            Some(Due::Later(until)) => Ok(until - self.start),
+            Some(Due::Over(told, failure)) => {
+                assert_eq!(told, number);
+                Err(failure)
+            }
+            None => panic!("scrape {number} is not there"),
+        }
     }
 
     fn complete(&mut self, number: u32) -> Option<u32> {

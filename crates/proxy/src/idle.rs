@@ -1,0 +1,189 @@
+//! Connections that wait for a request: one sweep over them instead of a timer for each.
+
+use std::future::{pending, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use slotmap::{SlotMap, new_key_type};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+new_key_type! {
+    struct PlaceKey;
+}
+
+/// All connections that wait, and until when.
+#[derive(Debug, Default)]
+pub(crate) struct Idle {
+    waiting: Mutex<Waiting>,
+    /// Tells the sweep that somebody's time is up sooner than it thinks.
+    sooner: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    places: SlotMap<PlaceKey, Place>,
+    /// When to look at them next.
+    next: Option<Instant>,
+    is_closed: bool,
+}
+
+#[derive(Debug)]
+struct Place {
+    until: Instant,
+    waker: Waker,
+}
+
+impl Idle {
+    /// Waits with a connection for its request, till about `until`. `None` when the time is up, or
+    /// no more requests are taken.
+    pub(crate) async fn wait<T>(
+        &self,
+        until: Instant,
+        request: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut request = pin!(request);
+        let mut guest = Guest {
+            idle: self,
+            key: None,
+        };
+        poll_fn(|cx| match request.as_mut().poll(cx) {
+            Poll::Ready(request) => Poll::Ready(Some(request)),
+            Poll::Pending if guest.is_over(until, cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Ends waits when their time is up. Runs until it is dropped.
+    pub(crate) async fn sweep(&self) {
+        loop {
+            let next = self.waiting.lock().next;
+            let due = async {
+                match next {
+                    Some(due) => sleep_until(due).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                () = self.sooner.notified() => continue,
+            }
+            let over = self.waiting.lock().take_over(Instant::now());
+            over.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Ends all waits, and those that would begin later.
+    pub(crate) fn close(&self) {
+        let over = self.waiting.lock().close();
+        over.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Waiting {
+    fn take_over(&mut self, now: Instant) -> Vec<Waker> {
+        let (mut over, mut next) = (Vec::new(), None);
+        self.places.retain(|_, place| {
+            let stays = place.until > now;
+            if stays {
+                next = Some(next.map_or(place.until, |next| place.until.min(next)));
+            } else {
+                over.push(place.waker.clone());
+            }
+            stays
+        });
+        self.next = next.map(|next| next.max(now + PAUSE));
+        over
+    }
+
+    fn close(&mut self) -> Vec<Waker> {
+        self.is_closed = true;
+        self.places.drain().map(|(_, place)| place.waker).collect()
+    }
+}
+
+/// A connection that waits, and its place where it could not go on at once.
+struct Guest<'a> {
+    idle: &'a Idle,
+    key: Option<PlaceKey>,
+}
+
+impl Guest<'_> {
+    fn is_over(&mut self, until: Instant, cx: &Context<'_>) -> bool {
+        let mut waiting = self.idle.waiting.lock();
+        let Some(key) = self.key else {
+            if waiting.is_closed {
+                return true;
+            }
+            let waker = cx.waker().clone();
+            self.key = Some(waiting.places.insert(Place { until, waker }));
+            let is_sooner = waiting.next.is_none_or(|next| until < next);
+            if is_sooner {
+                waiting.next = Some(until);
+                drop(waiting);
+                self.idle.sooner.notify_one();
+            }
+            return false;
+        };
+        match waiting.places.get_mut(key) {
+            Some(place) => {
+                place.waker.clone_from(cx.waker());
+                false
+            }
+            None => true,
+        }
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.idle.waiting.lock().places.remove(key);
+        }
+    }
+}
+
+/// Between two sweeps, whatever comes: nobody minds to be closed a second late, and a sweep looks at
+/// all who wait.
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_with_its_request_with_its_time_or_with_all() {
+        let idle = Arc::new(Idle::default());
+        let tasks = tokio_util::task::TaskTracker::new();
+        tasks.spawn({
+            let idle = idle.clone();
+            async move { tokio::time::timeout(Duration::from_secs(60), idle.sweep()).await }
+        });
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let wait = |until| {
+            let idle = idle.clone();
+            tasks.spawn(async move {
+                assert_eq!(idle.wait(until, pending::<()>()).await, None);
+                start.elapsed().as_secs()
+            })
+        };
+        assert_eq!(idle.wait(after(0), async { 1 }).await, Some(1));
+        let (late, early) = (wait(after(20)), wait(after(10)));
+        assert_eq!(early.await.unwrap(), 10);
+        let request = tokio::time::sleep_until(after(15));
+        assert_eq!(idle.wait(after(40), request).await, Some(()));
+        assert_eq!(late.await.unwrap(), 20);
+        assert!(idle.waiting.lock().places.is_empty());
+        let last = wait(after(50));
+        tokio::time::sleep_until(after(30)).await;
+        idle.close();
+        assert_eq!(last.await.unwrap(), 30);
+        assert_eq!(idle.wait(after(50), pending::<()>()).await, None);
+    }
+}
