@@ -18,7 +18,7 @@ IMAGES := $(foreach name,$(BINARIES),$(if $(wildcard Dockerfile.$(name)),$(name)
 .PHONY: help
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do \
-		printf '  make %-8s %s\n' "$$name" "$$text"; done
+		printf '  make %-16s %s\n' "$$name" "$$text"; done
 
 .PHONY: build
 build: ## Build the programs for release and leave them here: ./proxy, ./client
@@ -35,10 +35,15 @@ test: ## Run all tests; installs Debian's prometheus, node exporter and nginx wh
 	@scripts/install-test-programs
 	@scripts/test
 
+.PHONY: test-kubernetes
+test-kubernetes: ## Test discovery against a real Kubernetes API server, built from Debian's source the first time
+	@KUBE_APISERVER=$$(scripts/kube-apiserver) RUST_TEST_THREADS=1 \
+		cargo test -p pushprox-discovery --features test-kubernetes --test it -- kubernetes::
+
 .PHONY: lint
 lint: ## Check format, lints, documentation and dependencies
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 	@if cargo deny --version >/dev/null 2>&1; then \
 		set -x; cargo deny --locked check bans licenses sources; \

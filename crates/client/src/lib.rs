@@ -15,6 +15,8 @@ pub mod config;
 pub mod credentials;
 pub mod error;
 pub mod executor;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod hostname;
 pub mod http;
 pub mod leg;
@@ -34,7 +36,7 @@ use std::time::Duration;
 use pushprox_daemon::listen::ListenAddress;
 use pushprox_daemon::metrics::Registry;
 use pushprox_daemon::web::Web;
-use pushprox_daemon::{Shutdown, admin};
+use pushprox_daemon::{Shutdown, admin, systemd};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -86,6 +88,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         give_up: give_up.clone(),
     });
+    systemd::attend(&shutdown);
+    systemd::ready();
     Poller::new(
         config.to_proxy,
         config.proxy_url,

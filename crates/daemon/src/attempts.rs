@@ -28,28 +28,44 @@ struct State {
     order: VecDeque<u64>,
 }
 
+/// What an address shows is being looked at. As long as nothing else is said it counts as wrong, so
+/// that who asks for much at once gets no more looks than who waits for each.
+#[derive(Debug)]
+#[must_use]
+pub struct Attempt {
+    address: IpAddr,
+    /// What the address has shown, together with the address.
+    pair: u64,
+    /// It has been accepted before, and has not been counted.
+    is_known: bool,
+}
+
 impl Attempts {
-    /// Whether what this address shows may be looked at now.
-    #[must_use]
-    pub fn may_try(&self, address: IpAddr, shown: &[u8], now: Instant) -> bool {
+    /// Begins to look at what this address shows. None where it may not be looked at now.
+    pub fn begin(&self, address: IpAddr, shown: &[u8], now: Instant) -> Option<Attempt> {
         let address = network(address);
-        let state = self.state.lock();
-        let has_failed = state
-            .failures
-            .get(&address)
-            .is_some_and(|bucket| bucket.is_empty(RATE, now));
-        !has_failed
-            || state
-                .accepted
-                .contains(&self.hasher.hash_one((address, shown)))
+        let pair = self.hasher.hash_one((address, shown));
+        let mut state = self.state.lock();
+        let is_known = state.accepted.contains(&pair);
+        if !is_known && !state.bucket(address, now).take(RATE, now) {
+            return None;
+        }
+        Some(Attempt {
+            address,
+            pair,
+            is_known,
+        })
     }
 
-    /// What this address has shown was right.
-    pub fn succeeded(&self, address: IpAddr, shown: &[u8]) {
-        let pair = self.hasher.hash_one((network(address), shown));
+    /// It was right.
+    pub fn succeeded(&self, attempt: &Attempt) {
+        if attempt.is_known {
+            return;
+        }
         let mut state = self.state.lock();
-        if state.accepted.insert(pair) {
-            state.order.push_back(pair);
+        state.give_back(attempt);
+        if state.accepted.insert(attempt.pair) {
+            state.order.push_back(attempt.pair);
             if state.order.len() > MAX_ACCEPTED
                 && let Some(oldest) = state.order.pop_front()
             {
@@ -58,24 +74,42 @@ impl Attempts {
         }
     }
 
-    /// What this address has shown was wrong.
-    pub fn failed(&self, address: IpAddr, now: Instant) {
-        let address = network(address);
-        let mut state = self.state.lock();
-        let failures = &mut state.failures;
-        if failures.len() >= MAX_ADDRESSES && !failures.contains_key(&address) {
-            failures.retain(|_, bucket| !bucket.is_full(now));
+    /// It was wrong.
+    pub fn failed(&self, attempt: &Attempt, now: Instant) {
+        // What was not known has been counted at its begin.
+        if attempt.is_known {
+            let mut state = self.state.lock();
+            state.bucket(attempt.address, now).take(RATE, now);
+        }
+    }
+
+    /// It was not looked at.
+    pub fn withdraw(&self, attempt: &Attempt) {
+        if !attempt.is_known {
+            self.state.lock().give_back(attempt);
+        }
+    }
+}
+
+impl State {
+    fn bucket(&mut self, address: IpAddr, now: Instant) -> &mut Bucket {
+        let buckets = &mut self.failures;
+        if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&address) {
+            buckets.retain(|_, bucket| !bucket.is_full(now));
             // An attacker with so many addresses is not held up by this anyway.
-            if failures.len() >= MAX_ADDRESSES
-                && let Some(any) = failures.keys().next().copied()
+            if buckets.len() >= MAX_ADDRESSES
+                && let Some(any) = buckets.keys().next().copied()
             {
-                failures.remove(&any);
+                buckets.remove(&any);
             }
         }
-        failures
-            .entry(address)
-            .or_insert_with(Bucket::full)
-            .take(RATE, now);
+        buckets.entry(address).or_insert_with(Bucket::full)
+    }
+
+    fn give_back(&mut self, attempt: &Attempt) {
+        if let Some(bucket) = self.failures.get_mut(&attempt.address) {
+            bucket.give_back(RATE);
+        }
     }
 }
 
@@ -111,27 +145,60 @@ mod tests {
         let attempts = Attempts::default();
         let now = Instant::now();
         let address = ip("192.0.2.1");
-        attempts.succeeded(address, b"right");
+        let right = attempts.begin(address, b"right", now).unwrap();
+        attempts.succeeded(&right);
         for _ in 0..RATE.burst {
-            assert!(attempts.may_try(address, b"wrong", now));
-            attempts.failed(address, now);
+            let wrong = attempts.begin(address, b"wrong", now).unwrap();
+            attempts.failed(&wrong, now);
         }
-        assert!(!attempts.may_try(address, b"wrong", now));
-        assert!(!attempts.may_try(ip("::ffff:192.0.2.1"), b"wrong", now));
-        assert!(attempts.may_try(address, b"right", now));
-        assert!(attempts.may_try(ip("192.0.2.2"), b"wrong", now));
-        assert!(attempts.may_try(address, b"wrong", now + RATE.interval));
+        let may_try = |address, shown: &[u8], now| attempts.begin(address, shown, now).is_some();
+        assert!(!may_try(address, b"wrong", now));
+        assert!(!may_try(ip("::ffff:192.0.2.1"), b"wrong", now));
+        assert!(may_try(address, b"right", now));
+        assert!(may_try(ip("192.0.2.2"), b"wrong", now));
+        assert!(may_try(address, b"wrong", now + RATE.interval));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_much_at_once_gets_no_more_looks() {
+        let attempts = Attempts::default();
+        let now = Instant::now();
+        let address = ip("192.0.2.1");
+        let mut begun: Vec<_> = (0..RATE.burst)
+            .map(|guess| attempts.begin(address, &guess.to_ne_bytes(), now).unwrap())
+            .collect();
+        assert!(attempts.begin(address, b"one more", now).is_none());
+        attempts.withdraw(&begun.pop().unwrap());
+        attempts.succeeded(&begun.pop().unwrap());
+        for _ in 0..2 {
+            assert!(attempts.begin(address, b"two more", now).is_some());
+        }
+        assert!(attempts.begin(address, b"three more", now).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_right_once_and_is_wrong_by_now_counts() {
+        let attempts = Attempts::default();
+        let now = Instant::now();
+        let address = ip("192.0.2.1");
+        attempts.succeeded(&attempts.begin(address, b"old", now).unwrap());
+        for _ in 0..RATE.burst {
+            let old = attempts.begin(address, b"old", now).unwrap();
+            attempts.failed(&old, now);
+        }
+        assert!(attempts.begin(address, b"guess", now).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_network_of_ipv6_is_one_address() {
         let attempts = Attempts::default();
         let now = Instant::now();
+        let may_try = |address: &str| attempts.begin(ip(address), b"x", now).is_some();
         for last in 0..RATE.burst {
-            attempts.failed(ip(&format!("2001:db8:0:1::{last:x}")), now);
+            assert!(may_try(&format!("2001:db8:0:1::{last:x}")));
         }
-        assert!(!attempts.may_try(ip("2001:db8:0:1:ffff::1"), b"x", now));
-        assert!(attempts.may_try(ip("2001:db8:0:2::1"), b"x", now));
+        assert!(!may_try("2001:db8:0:1:ffff::1"));
+        assert!(may_try("2001:db8:0:2::1"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -139,10 +206,12 @@ mod tests {
         let attempts = Attempts::default();
         let now = Instant::now();
         for number in 0..MAX_ACCEPTED + 50 {
-            attempts.succeeded(ip("192.0.2.1"), &number.to_ne_bytes());
+            let attempt = attempts.begin(ip("192.0.2.1"), &number.to_ne_bytes(), now);
+            attempts.succeeded(&attempt.unwrap());
         }
         for number in 0..u32::try_from(MAX_ADDRESSES).unwrap() + 50 {
-            attempts.failed(IpAddr::V4(number.into()), now);
+            let attempt = attempts.begin(IpAddr::V4(number.into()), b"x", now);
+            attempts.failed(&attempt.unwrap(), now);
         }
         let state = attempts.state.lock();
         assert_eq!(state.accepted.len(), MAX_ACCEPTED);

@@ -15,7 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use tokio::time::Instant;
 
-use crate::attempts::Attempts;
+use crate::attempts::{Attempt, Attempts};
 use crate::credentials::{self, Credentials};
 use crate::metrics::Registry;
 use crate::passwords::{Passwords, Users};
@@ -114,15 +114,12 @@ impl Guard {
         address: IpAddr,
     ) -> Result<(), Denied> {
         let shown = [user.as_bytes(), b"\0", password.expose()].concat();
-        if !self.attempts.may_try(address, &shown, Instant::now()) {
-            return Err(Denied::TooManyAttempts);
-        }
-        let is_right = self
-            .passwords
-            .verify(users, user, password)
-            .await
-            .map_err(|_| Denied::Busy)?;
-        self.note(is_right.then_some(()), &shown, address)
+        let attempt = self.begin(address, &shown)?;
+        let Ok(is_right) = self.passwords.verify(users, user, password).await else {
+            self.attempts.withdraw(&attempt);
+            return Err(Denied::Busy);
+        };
+        self.note(is_right.then_some(()), &attempt)
     }
 
     /// Passes if `find` finds something for the digest of this token.
@@ -136,26 +133,21 @@ impl Guard {
         address: IpAddr,
         find: impl FnOnce(&TokenDigest) -> Option<T>,
     ) -> Result<T, Denied> {
-        if !self
-            .attempts
-            .may_try(address, token.expose(), Instant::now())
-        {
-            return Err(Denied::TooManyAttempts);
-        }
-        self.note(find(&token_digest(token.expose())), token.expose(), address)
+        let attempt = self.begin(address, token.expose())?;
+        self.note(find(&token_digest(token.expose())), &attempt)
     }
 
-    fn note<T>(&self, found: Option<T>, shown: &[u8], address: IpAddr) -> Result<T, Denied> {
+    fn begin(&self, address: IpAddr, shown: &[u8]) -> Result<Attempt, Denied> {
+        let begun = self.attempts.begin(address, shown, Instant::now());
+        begun.ok_or(Denied::TooManyAttempts)
+    }
+
+    fn note<T>(&self, found: Option<T>, attempt: &Attempt) -> Result<T, Denied> {
         match found {
-            Some(found) => {
-                self.attempts.succeeded(address, shown);
-                Ok(found)
-            }
-            None => {
-                self.attempts.failed(address, Instant::now());
-                Err(Denied::Wrong)
-            }
+            Some(_) => self.attempts.succeeded(attempt),
+            None => self.attempts.failed(attempt, Instant::now()),
         }
+        found.ok_or(Denied::Wrong)
     }
 
     /// Counts who is turned away.
@@ -252,6 +244,7 @@ impl Denied {
 mod tests {
     use super::*;
     use crate::passwords::PasswordHash;
+    use std::sync::Arc;
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -278,6 +271,28 @@ mod tests {
         assert_eq!(token("another"), Err(Denied::TooManyAttempts));
         assert_eq!(check("right").await, Ok(()));
         assert_eq!(token("token"), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guesses_made_together_are_no_more_than_one_after_the_other() {
+        let guard = Arc::new(Guard::default());
+        let hash = PasswordHash::try_from(bcrypt::hash("right", 4).unwrap()).unwrap();
+        let users = Users::new([("user".to_owned(), hash)]);
+        let mut guesses = tokio::task::JoinSet::new();
+        for guess in 0..40 {
+            let (guard, users) = (Arc::clone(&guard), users.clone());
+            guesses.spawn(async move {
+                let password = Secret::new(format!("guess {guess}").into_bytes());
+                guard.check_password(&users, "user", &password, HERE).await
+            });
+        }
+        let verdicts = guesses.join_all().await;
+        let count = |denied: &Denied| {
+            let of_this = |verdict: &&Result<(), Denied>| verdict.as_ref() == Err(denied);
+            verdicts.iter().filter(of_this).count()
+        };
+        assert_eq!(count(&Denied::Wrong), 20, "{verdicts:?}");
+        assert_eq!(count(&Denied::TooManyAttempts), 20, "{verdicts:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | [`logging`] | one line per event on stderr, in logfmt or JSON |
 //! | [`exit`] | from the result of a run to the code and the line that a process ends with |
 //! | [`shutdown`] | signals, the tasks in hand, the grace period |
+//! | [`systemd`] | sockets that systemd hands over, and what it is told |
 //! | [`file_limit`] | how many connections the system allows |
 //! | [`listen`] | listen addresses in Go's syntax, sockets, the accept loop |
 //! | [`metrics`] | the registry, build and process metrics, the exposition formats |
@@ -23,6 +24,8 @@ pub mod config_file;
 pub mod credentials;
 pub mod exit;
 pub mod file_limit;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod guard;
 pub mod listen;
 pub mod logging;
@@ -35,6 +38,7 @@ pub mod respond;
 pub mod san;
 pub mod secret;
 pub mod shutdown;
+pub mod systemd;
 pub mod web;
 pub mod web_config;
 

@@ -37,6 +37,13 @@ impl Bucket {
         true
     }
 
+    /// Puts back one that was taken.
+    pub fn give_back(&mut self, rate: Rate) {
+        self.full_at = self
+            .full_at
+            .and_then(|full_at| full_at.checked_sub(rate.interval));
+    }
+
     /// Whether there is none to take.
     #[must_use]
     pub fn is_empty(&self, rate: Rate, now: Instant) -> bool {
@@ -84,5 +91,8 @@ mod tests {
         }
         assert!(!bucket.is_full(after(62_999)));
         assert!(bucket.is_full(after(63_000)));
+        bucket.give_back(rate);
+        assert!(bucket.is_full(after(62_000)));
+        assert!(bucket.take(rate, after(60_000)) && !bucket.take(rate, after(60_000)));
     }
 }

@@ -54,10 +54,12 @@ impl Files {
     }
 
     fn have_changed(&self) -> bool {
-        self.read.iter().any(|(path, then)| {
-            let now = std::fs::read(path).ok().map(|bytes| contents(&bytes));
-            now != *then
-        })
+        self.read.iter().any(|(path, then)| look(path) != *then)
+    }
+
+    /// The files as they are now.
+    fn look(&self) -> Vec<Option<Contents>> {
+        self.read.iter().map(|(path, _)| look(path)).collect()
     }
 }
 
@@ -131,8 +133,8 @@ impl<T, E: Error + 'static> Reloaded<T, E> {
                 // Of files that were not reached this time, a change still counts.
                 for (path, then) in std::mem::take(&mut files.read) {
                     if !read.read.iter().any(|(other, _)| *other == path) {
-                        let now = std::fs::read(&path).ok().map(|bytes| contents(&bytes));
-                        read.read.push((path, now.or(then)));
+                        let now = look(&path).or(then);
+                        read.read.push((path, now));
                     }
                 }
                 *files = read;
@@ -153,17 +155,39 @@ impl<T: Send + Sync + 'static, E: Error + 'static> Reloaded<T, E> {
         if self.files.lock().read.is_empty() {
             return;
         }
+        // What the files were at the last look, where that was a change that may go on.
+        let mut changing = None;
         loop {
+            let pause = match changing {
+                Some(_) => SETTLING,
+                None => INTERVAL,
+            };
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(pause) => {}
             }
             let this = Arc::clone(&self);
-            let refreshed = tokio::task::spawn_blocking(move || this.refresh()).await;
-            if let Err(error) = refreshed {
+            let looked = tokio::task::spawn_blocking(move || this.settle(changing)).await;
+            changing = looked.unwrap_or_else(|error| {
                 warn!(what = self.what, %error, "cannot look for changes");
-            }
+                None
+            });
         }
+    }
+
+    /// Takes over a change that has stood still since `before`. What is changing yet comes back.
+    fn settle(&self, before: Option<Vec<Option<Contents>>>) -> Option<Vec<Option<Contents>>> {
+        let files = self.files.lock();
+        if !files.have_changed() {
+            return None;
+        }
+        let now = files.look();
+        drop(files);
+        if before.as_ref() != Some(&now) {
+            return Some(now);
+        }
+        self.refresh();
+        None
     }
 }
 
@@ -176,6 +200,10 @@ impl<T, E> fmt::Debug for Reloaded<T, E> {
     }
 }
 
+fn look(path: &Path) -> Option<Contents> {
+    std::fs::read(path).ok().map(|bytes| contents(&bytes))
+}
+
 fn contents(bytes: &[u8]) -> Contents {
     let mut contents = [0; 32];
     for (to, from) in contents.iter_mut().zip(digest(&SHA256, bytes).as_ref()) {
@@ -186,6 +214,10 @@ fn contents(bytes: &[u8]) -> Contents {
 
 /// Often enough for an operator who waits for it, and for certificates that are about to expire.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// A file that is written in place is whole when it has not changed for so long: what is cut off at
+/// a bad place may be good, and mean something else.
+const SETTLING: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
@@ -251,6 +283,25 @@ mod tests {
         assert_eq!(*value.current(), 2);
     }
 
+    #[test]
+    fn a_file_that_is_still_being_written_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name| folder.path().join(name);
+        fs::write(file("first"), "1").unwrap();
+        fs::write(file("second"), "0").unwrap();
+        let value = number(folder.path()).unwrap();
+        assert_eq!(value.settle(None), None);
+        let mut changing = None;
+        for part in ["2", "23", "234"] {
+            fs::write(file("first"), part).unwrap();
+            changing = value.settle(changing);
+            assert!(changing.is_some());
+            assert_eq!(*value.current(), 1, "{part}");
+        }
+        assert_eq!(value.settle(changing), None);
+        assert_eq!(*value.current(), 234);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_watch_ends_with_the_shutdown() {
         let folder = tempfile::tempdir().unwrap();
@@ -260,9 +311,8 @@ mod tests {
         let shutdown = Shutdown::new();
         shutdown.spawn(Arc::clone(&value).watch(shutdown.clone()));
         fs::write(folder.path().join("first"), "5").unwrap();
-        while value.generation() == 0 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        // Time is paused: it goes on when the watch waits, and stands still while it reads.
+        tokio::time::sleep(INTERVAL + 2 * SETTLING).await;
         assert_eq!(*value.current(), 6);
         assert!(shutdown.drain(Duration::from_secs(5)).await);
     }

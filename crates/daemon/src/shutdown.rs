@@ -19,8 +19,8 @@ use crate::exit;
 pub struct Shutdown {
     token: CancellationToken,
     tasks: TaskTracker,
-    /// Apart from the tasks, because it watches for a second signal while those are waited for.
-    signals: TaskTracker,
+    /// Apart from the tasks, because they go on while those are waited for.
+    companions: TaskTracker,
 }
 
 impl Shutdown {
@@ -37,6 +37,14 @@ impl Shutdown {
         F::Output: Send + 'static,
     {
         self.tasks.spawn(task)
+    }
+
+    /// Runs a task that goes on to the process's very end.
+    pub(crate) fn accompany<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.companions.spawn(task);
     }
 
     /// Tells everybody to stop.
@@ -93,7 +101,7 @@ impl Shutdown {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let token = self.token.clone();
-        self.signals.spawn(async move {
+        self.accompany(async move {
             let name = next(&mut terminate, &mut interrupt).await;
             info!(signal = name, "shutting down");
             token.cancel();

@@ -28,6 +28,8 @@ pub mod cli;
 pub mod config;
 pub mod fetch;
 pub mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod index;
 pub mod listing;
 pub mod metrics;
@@ -52,7 +54,7 @@ use std::time::Duration;
 use pushprox_daemon::listen::ListenAddress;
 use pushprox_daemon::metrics::Registry;
 use pushprox_daemon::web::Web;
-use pushprox_daemon::{Shutdown, admin};
+use pushprox_daemon::{Shutdown, admin, systemd};
 use tokio::sync::{mpsc, watch as latest};
 use tracing::{info, warn};
 
@@ -102,7 +104,12 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         shutdown.begin();
         result
     } else {
-        let published = move || is_ready.store(true, Ordering::Relaxed);
+        systemd::attend(&shutdown);
+        let published = move || {
+            if !is_ready.swap(true, Ordering::Relaxed) {
+                systemd::ready();
+            }
+        };
         shutdown.spawn(publisher.run(known, published));
         shutdown.cancelled().await;
         Ok(())

@@ -17,6 +17,8 @@
 
 pub mod duration;
 pub mod fqdn;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod headers;
 pub mod message;
 pub mod scrape_id;

@@ -23,6 +23,11 @@ pub struct Args {
     )]
     pub listen: Vec<DoorAddress>,
 
+    /// Serve on the sockets that systemd has opened, instead of an address; FileDescriptorName= of a
+    /// socket unit may give the roles that may come in there
+    #[arg(long = "web.systemd-socket", conflicts_with = "listen")]
+    pub systemd_socket: bool,
+
     /// File with TLS, users, headers and a rate limit, in the format of Prometheus's exporters
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config: Option<PathBuf>,

@@ -26,6 +26,8 @@ mod connection;
 mod delivery;
 mod error;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod http1;
 mod idle;
 mod metrics;

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use pushprox_daemon::{Shutdown, cli, exit, file_limit, logging};
-use pushprox_proxy::access::DoorAddress;
+use pushprox_daemon::{Shutdown, cli, exit, file_limit, logging, systemd};
+use pushprox_proxy::access::{DoorAddress, Roles};
 use pushprox_proxy::cli::Args;
 use pushprox_proxy::{Access, Config, Door, Entrance, run};
 use tracing::info;
@@ -21,16 +21,29 @@ async fn start(args: &Args) -> anyhow::Result<()> {
     shutdown.signals().context("cannot handle signals")?;
     let access = Access::load(args.web_config.clone(), args.auth_config.clone())?;
     let mut doors = Vec::new();
-    for DoorAddress { address, roles } in &args.listen {
-        let listener = address.bind().await?;
+    if args.systemd_socket {
+        for socket in systemd::sockets()? {
+            let roles = Roles::of_socket(&socket.name)?;
+            doors.push(Door {
+                listener: socket.listener,
+                roles,
+            });
+        }
+    } else {
+        for DoorAddress { address, roles } in &args.listen {
+            doors.push(Door {
+                listener: address.bind().await?,
+                roles: *roles,
+            });
+        }
+    }
+    for Door { listener, roles } in &doors {
         info!(address = %listener.local_addr()?, %roles, "listening");
-        doors.push(Door {
-            listener,
-            roles: *roles,
-        });
     }
     let mut config = Config::from(args);
     config.limits.fit_into(file_limit::raise());
+    systemd::attend(&shutdown);
+    systemd::ready();
     run(config, Entrance { doors, access }, shutdown).await;
     Ok(())
 }

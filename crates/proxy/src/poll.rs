@@ -25,7 +25,7 @@ use crate::{Proxy, delivery};
 
 /// Why a poll is not parked.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(crate) enum Refusal {
     #[error("the name in the body of a poll is longer than {0} bytes")]
     TooLarge(usize),
     #[error("the body of the poll did not come within {}", duration::format(*.0))]
@@ -106,7 +106,9 @@ pub(crate) fn accept<'a>(
         })
     };
     let arrived = match proxy.access.admits_anyone(peer, Role::Client) {
-        true => body.take_if_arrived().map(|pieces| name_in(&pieces, proxy)),
+        true => body
+            .take_if_arrived()
+            .map(|pieces| name_in(&pieces, proxy.limits.poll_size)),
         false => None,
     };
     let refused = match arrived {
@@ -307,10 +309,10 @@ async fn read_name(
     let name = timeout(time, reading)
         .await
         .map_err(|_| Refusal::TooSlow(time))??;
-    name_in(&[name], proxy)
+    name_in(&[name], limit)
 }
 
-fn name_in(pieces: &[Bytes], proxy: &Proxy) -> Result<Fqdn, Refusal> {
+pub(crate) fn name_in(pieces: &[Bytes], limit: usize) -> Result<Fqdn, Refusal> {
     let joined;
     let bytes = match pieces {
         [piece] => piece,
@@ -319,7 +321,6 @@ fn name_in(pieces: &[Bytes], proxy: &Proxy) -> Result<Fqdn, Refusal> {
             &joined
         }
     };
-    let limit = proxy.limits.poll_size;
     if bytes.len() > limit {
         return Err(Refusal::TooLarge(limit));
     }

@@ -5,6 +5,7 @@
 //! - [`pushprox`] finds this workspace's own binaries and starts them
 //! - [`prometheus`], [`node_exporter`], [`nginx`] start Debian's programs
 //! - [`wire`] reads and writes HTTP/1.1 messages byte by byte, so that a test sees what a peer sees
+//! - [`seeds`] are bytes to try parsers with: recordings, and what lies near them
 //! - [`tls`] issues certificates, and has curl use them
 //! - [`target`] is a scrape target whose answer a test writes itself
 //! - [`network`] gives a test hosts of its own whose cables it can cut
@@ -25,6 +26,7 @@ pub mod node_exporter;
 pub mod process;
 pub mod prometheus;
 pub mod pushprox;
+pub mod seeds;
 pub mod target;
 pub mod tls;
 pub mod wait;

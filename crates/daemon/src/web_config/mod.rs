@@ -6,6 +6,8 @@
 //! or passwords off.
 
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod tls;
 mod tls_names;
 mod verifier;

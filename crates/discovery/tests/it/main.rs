@@ -14,6 +14,8 @@
 mod api;
 mod cli;
 mod killed;
+#[cfg(feature = "test-kubernetes")]
+mod kubernetes;
 mod manifests;
 mod prometheus;
 mod promtool;

@@ -17,10 +17,13 @@ pub(super) enum Decoder {
     Data { left: u64 },
     /// Behind a chunk's data, where a line end must stand; `cr` when its first half has been read.
     DataEnd { cr: bool },
-    /// Within the trailers, which are dropped. `line` is how far the line has come, `spent` all.
-    Trailers { line: u16, spent: u16 },
+    /// Within the trailers, which are dropped. `line` is how far the line has come, `cr` whether the
+    /// first half of its end has been read, `spent` all of them.
+    Trailers { line: u16, cr: bool, spent: u16 },
     /// The last chunk and the trailers have ended.
     Done,
+    /// What came was malformed. Nobody can tell where such a body ends, so that it never does.
+    Broken(BodyError),
 }
 
 impl Decoder {
@@ -44,13 +47,15 @@ impl Decoder {
                 };
                 return Ok(Piece::Data(data));
             }
-            if *self == Self::Done {
-                return Ok(Piece::End);
+            match *self {
+                Self::Done => return Ok(Piece::End),
+                Self::Broken(error) => return Err(error),
+                _ => {}
             }
             if input.is_empty() {
                 return Ok(Piece::NeedMore);
             }
-            *self = self.step(input.get_u8())?;
+            *self = self.step(input.get_u8()).unwrap_or_else(Self::Broken);
         }
     }
 
@@ -71,7 +76,11 @@ impl Decoder {
             (Self::Size { size, .. } | Self::Extension { size, .. }, b'\r') => {
                 Ok(Self::SizeEnd { size })
             }
-            (Self::SizeEnd { size: 0 }, b'\n') => Ok(Self::Trailers { line: 0, spent: 0 }),
+            (Self::SizeEnd { size: 0 }, b'\n') => Ok(Self::Trailers {
+                line: 0,
+                cr: false,
+                spent: 0,
+            }),
             (Self::SizeEnd { size: left }, b'\n') => Ok(Self::Data { left }),
             (Self::Size { size, .. }, b';' | b' ' | b'\t') => {
                 Ok(Self::Extension { size, spent: 0 })
@@ -83,18 +92,35 @@ impl Decoder {
             }),
             (Self::DataEnd { cr: false }, b'\r') => Ok(Self::DataEnd { cr: true }),
             (Self::DataEnd { cr: true }, b'\n') => Ok(Self::new()),
-            (Self::Trailers { line: 0, .. }, b'\n') => Ok(Self::Done),
+            (
+                Self::Trailers {
+                    line: 0, cr: true, ..
+                },
+                b'\n',
+            ) => Ok(Self::Done),
             (Self::Trailers { spent, .. }, _) if spent >= MAX_EXTRA => Err(BodyError::Trailers),
-            (Self::Trailers { spent, .. }, b'\n') => Ok(Self::Trailers {
+            (
+                Self::Trailers {
+                    cr: true, spent, ..
+                },
+                b'\n',
+            ) => Ok(Self::Trailers {
                 line: 0,
+                cr: false,
                 spent: spent + 1,
             }),
-            (Self::Trailers { line: 0, spent }, b'\r') => Ok(Self::Trailers {
-                line: 0,
+            // Half a line end is none.
+            (Self::Trailers { cr: true, .. }, _) | (Self::Trailers { .. }, b'\n') => {
+                Err(BodyError::Trailers)
+            }
+            (Self::Trailers { line, spent, .. }, b'\r') => Ok(Self::Trailers {
+                line,
+                cr: true,
                 spent: spent + 1,
             }),
-            (Self::Trailers { line, spent }, _) => Ok(Self::Trailers {
+            (Self::Trailers { line, spent, .. }, _) => Ok(Self::Trailers {
                 line: line + 1,
+                cr: false,
                 spent: spent + 1,
             }),
             _ => Err(BodyError::ChunkSize),

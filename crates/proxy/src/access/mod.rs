@@ -4,6 +4,8 @@
 //! gives a grant: who it is, and which names it may reach or register.
 
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod pattern;
 mod peer;
 mod policy;

@@ -66,6 +66,12 @@ pub enum DoorError {
          as in scrapers,operators@127.0.0.1:8081"
     )]
     Role,
+    /// A socket of systemd's has a name that is no list of roles.
+    #[error(
+        "--web.systemd-socket: the socket named {0:?} has no role in its name; FileDescriptorName= \
+         is scrapers, clients or operators, or several with commas, or is left out for all of them"
+    )]
+    SocketName(String),
 }
 
 /// Who is at the other end of a connection.
@@ -96,6 +102,33 @@ impl Roles {
         operators: false,
     };
 
+    /// The roles that the name of a socket gives which systemd has opened: `FileDescriptorName=`.
+    /// All of them where the operator has not named it.
+    ///
+    /// # Errors
+    ///
+    /// [`DoorError::SocketName`]: a misspelt role must not open a door to everybody.
+    pub fn of_socket(name: &str) -> Result<Self, DoorError> {
+        if name.is_empty() || name == "unknown" || name.ends_with(".socket") {
+            return Ok(Self::ALL);
+        }
+        Self::named(name).ok_or_else(|| DoorError::SocketName(name.to_owned()))
+    }
+
+    /// The roles in a list such as `scrapers,operators`.
+    fn named(words: &str) -> Option<Self> {
+        let mut roles = Self::NONE;
+        for word in words.split(',') {
+            match word {
+                "scrapers" => roles.scrapers = true,
+                "clients" => roles.clients = true,
+                "operators" => roles.operators = true,
+                _ => return None,
+            }
+        }
+        Some(roles)
+    }
+
     pub(crate) fn has(self, role: Role) -> bool {
         match role {
             Role::Scraper => self.scrapers,
@@ -124,18 +157,9 @@ impl FromStr for DoorAddress {
                 roles: Roles::ALL,
             });
         };
-        let mut roles = Roles::NONE;
-        for word in words.split(',') {
-            match word {
-                "scrapers" => roles.scrapers = true,
-                "clients" => roles.clients = true,
-                "operators" => roles.operators = true,
-                _ => return Err(DoorError::Role),
-            }
-        }
         Ok(Self {
+            roles: Roles::named(words).ok_or(DoorError::Role)?,
             address: address.parse()?,
-            roles,
         })
     }
 }
@@ -173,6 +197,23 @@ mod tests {
             ("scrapers@8080", DoorError::Address(AddressError::Syntax)),
         ] {
             assert_eq!(text.parse::<DoorAddress>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_socket_of_systemds_has_the_roles_in_its_name() {
+        for (name, roles) in [
+            ("pushprox-proxy.socket", "scrapers,clients,operators"),
+            ("", "scrapers,clients,operators"),
+            ("unknown", "scrapers,clients,operators"),
+            ("clients", "clients"),
+            ("operators,scrapers", "scrapers,operators"),
+        ] {
+            assert_eq!(Roles::of_socket(name).unwrap().to_string(), roles);
+        }
+        for name in ["client", "scrapers,", "web"] {
+            let error = Roles::of_socket(name).unwrap_err();
+            assert_eq!(error, DoorError::SocketName(name.to_owned()));
         }
     }
 }

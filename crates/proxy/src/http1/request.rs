@@ -235,7 +235,6 @@ fn options(value: &[u8]) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     const LIMIT: usize = 1_000;
 
@@ -368,19 +367,5 @@ mod tests {
             .filter(|end| pace.is_due(&head[..*end]))
             .collect();
         assert_eq!(parsed, [1, 2, 4, 8, 16, 32, head.len()]);
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            head(&bytes).ok();
-        }
-
-        #[test]
-        fn a_head_cut_short_asks_for_more(cut in 1usize..64) {
-            let text = b"POST /poll HTTP/1.1\r\nHost: proxy:8080\r\nContent-Length: 4\r\n\r\nnode";
-            let parsed = head(&text[..cut]).unwrap();
-            prop_assert_eq!(parsed.is_some(), cut >= 60, "{}", cut);
-        }
     }
 }

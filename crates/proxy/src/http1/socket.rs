@@ -54,6 +54,23 @@ impl Stream for TcpStream {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Stream for tokio::io::DuplexStream {
+    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn reset(&self) {}
+
+    fn is_gone(&self) -> bool {
+        false
+    }
+
+    fn link(&self) -> Option<Link> {
+        None
+    }
+}
+
 impl<S: Stream> Stream for TlsStream<S> {
     fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // There may be something that has been read and not been given away.
@@ -203,23 +220,6 @@ impl std::fmt::Debug for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::DuplexStream;
-
-    impl Stream for DuplexStream {
-        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn reset(&self) {}
-
-        fn is_gone(&self) -> bool {
-            false
-        }
-
-        fn link(&self) -> Option<Link> {
-            None
-        }
-    }
 
     #[tokio::test]
     async fn nothing_is_lost_and_nothing_changes_place() {

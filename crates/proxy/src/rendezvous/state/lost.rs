@@ -43,6 +43,9 @@ impl<P, A, S: Clone> State<P, A, S> {
     pub(crate) fn doubt(&mut self, id: ScrapeId, turn: u32, now: Instant) -> Option<Arrival<P, S>> {
         let pending = self.in_turn(id, turn)?;
         let (name, _) = pending.handed_out.clone()?;
+        if pending.is_over(now) {
+            return None;
+        }
         let target = pending.target.clone();
         if self.poll_for(&target).is_some() {
             return self.give_back(id, turn, Lost::Unseen, now);
@@ -83,6 +86,11 @@ impl<P, A, S: Clone> State<P, A, S> {
 }
 
 impl<A, S> Pending<A, S> {
+    /// Whether its time is up, though its own timer may not have run yet.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.deadline <= now
+    }
+
     /// Under which name a client has it in hand, or may have.
     pub(super) fn holder(&self) -> Option<&Fqdn> {
         let handed_out = self.handed_out.as_ref().map(|(name, _)| name);

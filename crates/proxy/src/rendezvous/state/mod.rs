@@ -78,7 +78,7 @@ impl<P, A, S: Clone> State<P, A, S> {
         let Some(registration) = self.registrations.register(name, now) else {
             return Parked::Refused;
         };
-        if let Some(id) = self.oldest_waiting_for(name.as_ref()) {
+        if let Some(id) = self.oldest_waiting_for(name.as_ref(), now) {
             self.unqueue(id);
             self.registrations.touch(registration, now);
             if let Some(hand_out) = self.hand_out(id, name.clone(), now) {
@@ -185,13 +185,16 @@ impl<P, A, S: Clone> State<P, A, S> {
     /// Ends what is over: the polls returned are to be told, names are forgotten, and scrapes that
     /// waited for a name that is gone may meet another.
     pub(crate) fn expire(&mut self, now: Instant) -> (Vec<P>, Vec<(P, HandOut<S>)>) {
-        let (mut ended, mut met) = (Vec::new(), Vec::new());
+        let (mut ended, mut gone) = (Vec::new(), Vec::new());
         while let Some(expired) = self.registrations.expire_next(now) {
             match expired {
                 Expired::Poll(poll) => ended.push(poll),
-                Expired::Name(name) => met.extend(self.name_is_gone(&name, now)),
+                Expired::Name(name) => gone.push(name),
             }
         }
+        // Only now, so that no scrape goes to a poll that has ended, or before an older one.
+        let met = gone.iter().flat_map(|name| self.name_is_gone(name, now));
+        let met = met.collect();
         (ended, met)
     }
 
@@ -258,8 +261,11 @@ impl<P, A, S: Clone> State<P, A, S> {
 
     /// Hands a scrape to the newest poll that may take it.
     fn meet(&mut self, id: ScrapeId, now: Instant) -> Option<(P, HandOut<S>)> {
-        let target = &self.scrapes.get(&id)?.target;
-        let registration = self.registrations.serving(target)?;
+        let pending = self.scrapes.get(&id)?;
+        if pending.is_over(now) {
+            return None;
+        }
+        let registration = self.registrations.serving(&pending.target)?;
         let poll = registration.newest_poll()?;
         let name = registration.name.clone();
         let handle = self.registrations.unpark(poll, now)?;
@@ -279,14 +285,15 @@ impl<P, A, S: Clone> State<P, A, S> {
 
     /// The oldest scrape that a client of this name may answer. A bare name answers only for ports
     /// that nobody has registered exactly.
-    fn oldest_waiting_for(&self, name: FqdnRef<'_>) -> Option<ScrapeId> {
+    fn oldest_waiting_for(&self, name: FqdnRef<'_>, now: Instant) -> Option<ScrapeId> {
         let may_answer = |pending: &Pending<A, S>| match name.port {
             Some(_) => pending.target.exact() == name,
             None => !self.registrations.is_registered(pending.target.exact()),
         };
-        self.waiting
-            .of_host(name)
-            .find(|id| self.scrapes.get(id).is_some_and(may_answer))
+        self.waiting.of_host(name).find(|id| {
+            let pending = self.scrapes.get(id);
+            pending.is_some_and(|pending| !pending.is_over(now) && may_answer(pending))
+        })
     }
 
     fn unqueue(&mut self, id: ScrapeId) {

@@ -1,7 +1,9 @@
 //! Tests of the state machine: its rules one by one, and random histories of it.
 
+mod histories;
 mod model;
 mod rules;
+mod run;
 
 use std::time::Duration;
 
@@ -45,9 +47,14 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with_limits(bounds().limits)
+    }
+
+    fn with_limits(limits: Limits) -> Self {
         let now = Instant::now();
+        let bounds = Bounds { limits, ..bounds() };
         Self {
-            state: State::new(bounds()),
+            state: State::new(bounds),
             start: now,
             now,
         }
