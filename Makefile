@@ -49,6 +49,10 @@ lint: ## Check format, lints, documentation and dependencies
 		set -x; cargo deny --locked check bans licenses sources; \
 	else echo "cargo deny is not installed (cargo install --locked cargo-deny): dependencies are not checked"; fi
 
+.PHONY: fuzz
+fuzz: ## Fuzz each parser of foreign bytes for a minute: make fuzz SECONDS_EACH=10 TARGETS="name pushed" SANITIZER=address
+	@SECONDS_EACH="$(SECONDS_EACH)" SANITIZER="$(SANITIZER)" scripts/fuzz $(TARGETS)
+
 .PHONY: bench
 bench: ## Measure the programs against their goals in two minutes; BENCH=--help tells what else
 	cargo build --release --locked -p pushprox-proxy -p pushprox-client -p pushprox-bench

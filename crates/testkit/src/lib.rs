@@ -1,4 +1,4 @@
-//! What the end-to-end tests are made of: real programs in child processes, raw HTTP/1.1 over TCP,
+//! What the tests are made of: real programs in child processes, raw HTTP/1.1 over TCP,
 //! and the waiting in between.
 //!
 //! - [`process`] starts a program, keeps its log, signals it and ends it on drop

@@ -25,4 +25,5 @@ mod rotation;
 mod scrape;
 mod secured;
 mod shutdown;
+mod systemd;
 mod tls;
