@@ -1,6 +1,6 @@
 //! The client: fetches metrics for a Prometheus that cannot reach them.
 //!
-//! [`poller`] keeps one poll open at the proxy. Each scrape that comes back becomes a task of
+//! [`poller`] keeps one [`poll`] open at the proxy. Each scrape that comes back becomes a task of
 //! [`executor`]: [`scraper`] asks the pull URL, [`answer`] turns what comes, or what went wrong,
 //! into the body of a push, and [`pusher`] takes that to the proxy while it is still coming in. The
 //! two legs have HTTP clients, certificates and credentials of their own ([`leg`], [`http`]), so that
@@ -19,13 +19,16 @@ pub mod hostname;
 pub mod http;
 pub mod leg;
 pub mod metrics;
+pub mod poll;
 pub mod poller;
 pub mod proxy_url;
 pub mod pull_url;
 pub mod pusher;
 pub mod readiness;
+pub mod repeatable;
 pub mod scraper;
 pub mod tls;
+pub mod trouble;
 pub mod urls;
 
 use std::sync::Arc;
@@ -43,6 +46,7 @@ use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::executor::Executor;
 use crate::metrics::Metrics;
+use crate::poll::Polls;
 use crate::poller::Poller;
 use crate::pusher::Pusher;
 use crate::readiness::Readiness;
@@ -86,17 +90,17 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         give_up: give_up.clone(),
     });
-    Poller::new(
+    let polls = Polls::new(
         config.to_proxy,
         config.proxy_url,
         &fqdn,
         config.poll_wait,
-        Backoff::new(config.retry_initial_wait, config.retry_max_wait),
-        readiness,
-        metrics,
-    )
-    .run(executor, &shutdown)
-    .await;
+        Arc::clone(&readiness),
+    );
+    let backoff = Backoff::new(config.retry_initial_wait, config.retry_max_wait);
+    Poller::new(polls, backoff, readiness, metrics)
+        .run(executor, &shutdown)
+        .await;
     let grace_is_over = async {
         tokio::time::sleep(config.grace_period).await;
         give_up.cancel();
