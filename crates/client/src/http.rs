@@ -264,8 +264,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a poll's connection may be silent in spite of all questions. The system counts questions
-/// by this time, not by their number: it is time for three.
-const POLL_USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// by this time, not by their number: it is time for two.
+const POLL_USER_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Below the idle limits that servers and load balancers commonly have (60 s and more), so that it
 /// is this side that closes, and no request runs into a connection that is being closed.

@@ -9,6 +9,7 @@
 
 mod failures;
 mod leakage;
+mod outage;
 mod peers;
 mod process;
 mod proxy_trouble;
