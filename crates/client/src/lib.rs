@@ -34,13 +34,12 @@ pub mod urls;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pushprox_daemon::listen::ListenAddress;
 use pushprox_daemon::metrics::Registry;
 use pushprox_daemon::web::Web;
-use pushprox_daemon::{Shutdown, admin};
+use pushprox_daemon::{Shutdown, own_pages};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::backoff::Backoff;
 use crate::config::Config;
@@ -58,7 +57,7 @@ use crate::scraper::Scraper;
 ///
 /// It could not start: no usable name, or certificates that cannot be used.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-    let web = Arc::new(Web::load(config.web_config)?);
+    let web = Web::load(config.web_config)?;
     shutdown.spawn(config.to_proxy.clone().watch(shutdown.clone()));
     shutdown.spawn(config.to_target.clone().watch(shutdown.clone()));
     let fqdn = match config.fqdn {
@@ -69,10 +68,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let metrics = Metrics::register(&mut registry);
     let readiness = Arc::new(Readiness::new());
     if let Some(address) = &config.metrics_address {
-        web.guard.register(&mut registry);
-        let (watched, until) = (web.clone(), shutdown.clone());
-        shutdown.spawn(async move { watched.watch(until).await });
-        serve_own_pages(address, registry, &readiness, web, &shutdown).await;
+        let readiness = Arc::clone(&readiness);
+        let ready = move || readiness.is_ready(Instant::now());
+        own_pages::serve(address, registry, ready, web, &shutdown).await;
     }
     info!(
         version = pushprox_daemon::VERSION,
@@ -116,30 +114,3 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
 
 /// For telling the proxy about the scrapes that the grace period was too short for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// A port that is taken keeps nobody from being scraped: several clients may run on a machine.
-async fn serve_own_pages(
-    address: &ListenAddress,
-    registry: Registry,
-    readiness: &Arc<Readiness>,
-    web: Arc<Web>,
-    shutdown: &Shutdown,
-) {
-    match address.bind().await {
-        Ok(listener) => {
-            if let Ok(address) = listener.local_addr() {
-                info!(%address, "serving own pages");
-            }
-            let readiness = Arc::clone(readiness);
-            let ready = move || readiness.is_ready(Instant::now());
-            shutdown.spawn(admin::serve_with(
-                listener,
-                Arc::new(registry),
-                ready,
-                web,
-                shutdown.clone(),
-            ));
-        }
-        Err(error) => warn!(%error, "the client runs without its own /metrics"),
-    }
-}
