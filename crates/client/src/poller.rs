@@ -172,3 +172,40 @@ fn take_on(
 /// Scrapes in hand at once. Far more than one target has Prometheus servers, and few enough for
 /// the memory of a small machine.
 const MAX_SCRAPES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pushprox_daemon::metrics::Registry;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_to_connect_counts_as_waiting_and_a_poll_does_not() {
+        let wait = Duration::from_secs(5);
+        let mut mood = Mood {
+            backoff: Backoff::new(wait, wait),
+            trouble: Trouble::default(),
+            readiness: Arc::default(),
+            metrics: Metrics::register(&mut Registry::new()),
+        };
+        let unreachable = PollError::Unreachable("timed out".to_owned());
+        let started = Instant::now();
+        for (took, most) in [(0, 5), (2, 3), (5, 0), (10, 0)] {
+            tokio::time::advance(started + Duration::from_secs(took) - Instant::now()).await;
+            for _ in 0..20 {
+                let pause = mood.failed(&unreachable, started);
+                assert!(
+                    pause <= Duration::from_secs(most),
+                    "{pause:?} after {took} s"
+                );
+            }
+        }
+        // Thousands of clients had their polls cut off in the same moment.
+        let broken = PollError::Request("reset".to_owned());
+        let pauses: Vec<_> = (0..20).map(|_| mood.failed(&broken, started)).collect();
+        assert!(pauses.iter().all(|pause| *pause >= crate::backoff::FLOOR));
+        assert!(
+            pauses.iter().any(|pause| *pause > Duration::from_secs(1)),
+            "{pauses:?}"
+        );
+    }
+}

@@ -7,6 +7,8 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod answers;
+mod at_once;
 mod failures;
 mod leakage;
 mod outage;
