@@ -17,6 +17,7 @@ pub mod error;
 pub mod executor;
 pub mod hostname;
 pub mod http;
+pub mod in_hand;
 pub mod leg;
 pub mod metrics;
 pub mod poll;

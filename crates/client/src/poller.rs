@@ -7,7 +7,6 @@ use std::time::Duration;
 use http::Method;
 use pushprox_daemon::Shutdown;
 use pushprox_protocol::message::request::Instruction;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -15,6 +14,7 @@ use tracing::{debug, info, warn};
 use crate::backoff::{Backoff, random};
 use crate::error::{PollError, PullError};
 use crate::executor::Executor;
+use crate::in_hand::{self, InHand, NotTaken};
 use crate::metrics::Metrics;
 use crate::poll::{Polls, Refused};
 use crate::readiness::Readiness;
@@ -59,7 +59,7 @@ impl Poller {
     /// Polls until the shutdown begins, whatever the proxy does. The poll that is then open is
     /// dropped; scrapes in hand are left to the shutdown.
     pub async fn run(mut self, executor: Arc<Executor>, shutdown: &Shutdown) {
-        let slots = Arc::new(Semaphore::new(MAX_SCRAPES));
+        let in_hand = InHand::default();
         loop {
             let started = Instant::now();
             let polled = tokio::select! {
@@ -70,7 +70,7 @@ impl Poller {
             match polled {
                 Ok(Some(received)) => {
                     self.mood.succeeded();
-                    if let Some(turned_down) = take_on(received, &executor, &slots, shutdown) {
+                    if let Some(turned_down) = take_on(received, &executor, &in_hand, shutdown) {
                         // Until it is turned down, no other scrape comes in.
                         tokio::select! {
                             () = shutdown.cancelled() => return,
@@ -146,32 +146,33 @@ impl Mood {
 fn take_on(
     instruction: Result<Instruction, Refused>,
     executor: &Arc<Executor>,
-    slots: &Arc<Semaphore>,
+    in_hand: &InHand,
     shutdown: &Shutdown,
 ) -> Option<JoinHandle<()>> {
     let received = Instant::now();
     let executor = Arc::clone(executor);
-    let (method, id, why) = match (instruction, Arc::clone(slots).try_acquire_owned()) {
-        (Ok(instruction), Ok(slot)) => {
-            shutdown.spawn(async move {
-                executor.carry_out(instruction, received).await;
-                drop(slot);
-            });
-            return None;
-        }
-        (Ok(instruction), Err(_)) => (
-            instruction.method,
-            instruction.id,
-            PullError::Busy(MAX_SCRAPES),
-        ),
-        (Err(Refused { id, why }), _) => (Method::GET, id, PullError::Instruction(why)),
+    let (method, id, why) = match instruction {
+        Ok(instruction) => match in_hand.take(&instruction.id) {
+            Ok(held) => {
+                shutdown.spawn(async move {
+                    executor.carry_out(instruction, received).await;
+                    drop(held);
+                });
+                return None;
+            }
+            Err(NotTaken::InHand) => {
+                debug!(scrape_id = ?instruction.id, "the proxy hands out again what is in hand");
+                return None;
+            }
+            Err(NotTaken::Full) => {
+                let why = PullError::Busy(in_hand::MOST);
+                (instruction.method, instruction.id, why)
+            }
+        },
+        Err(Refused { id, why }) => (Method::GET, id, PullError::Instruction(why)),
     };
     Some(shutdown.spawn(async move { executor.turn_down(&method, &id, why, received).await }))
 }
-
-/// Scrapes in hand at once. Far more than one target has Prometheus servers, and few enough for
-/// the memory of a small machine.
-const MAX_SCRAPES: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -54,19 +54,19 @@ async fn answers_without_a_body_are_pushed_as_a_head() {
             "HTTP/1.1 200 OK\r\nContent-Length: 12345\r\nId: 1\r\n\r\n",
         ),
         (
-            &scrape("1", "", "10", ""),
+            &scrape("2", "", "10", ""),
             "HTTP/1.1 204 No Content\r\n\r\n",
-            "HTTP/1.1 204 No Content\r\nId: 1\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\nId: 2\r\n\r\n",
         ),
         (
-            &scrape("1", "", "10", ""),
+            &scrape("3", "", "10", ""),
             "HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n",
-            "HTTP/1.1 304 Not Modified\r\nEtag: x\r\nId: 1\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\r\nEtag: x\r\nId: 3\r\n\r\n",
         ),
         (
-            &scrape("1", "", "10", ""),
+            &scrape("4", "", "10", ""),
             "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nId: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nId: 4\r\n\r\n",
         ),
     ] {
         proxy.hand_out(scrape).await;

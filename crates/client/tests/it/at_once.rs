@@ -84,8 +84,10 @@ async fn a_proxy_that_takes_no_refusals_stops_neither_the_polls_nor_the_end() {
     let grace = ["--shutdown.grace-period=0s"];
     let client = Client::start(&proxy.url(), &target.url("/metrics"), &grace);
     let mut held = Vec::new();
-    for _ in 0..64 {
-        proxy.hand_out(&scrape("1", "", "60", "")).await;
+    for round in 0..64 {
+        proxy
+            .hand_out(&scrape(&round.to_string(), "", "60", ""))
+            .await;
         held.push(target.next().await);
     }
     let handed_out = Instant::now();
@@ -98,4 +100,22 @@ async fn a_proxy_that_takes_no_refusals_stops_neither_the_polls_nor_the_end() {
     let ended = Instant::now();
     client.stop().await;
     assert!(ended.elapsed() < Duration::from_millis(1_900));
+}
+
+#[tokio::test]
+async fn a_scrape_that_is_handed_out_again_is_pulled_and_pushed_once() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
+    let first = scrape("1", "", "60", "");
+    proxy.hand_out(&first).await;
+    let pull = target.next().await;
+    for _ in 0..3 {
+        proxy.hand_out(&first).await;
+    }
+    let _poll = proxy.poll().await;
+    pull.answer("200 OK", "");
+    proxy.push().await.answer("200 OK", "");
+    client.stop().await;
+    assert!(target.try_next().is_none());
+    assert!(proxy.peer.try_next().is_none());
 }

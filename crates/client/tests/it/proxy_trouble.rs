@@ -84,7 +84,7 @@ async fn a_push_that_is_refused_early_does_not_stop_the_client() {
     let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
     let client = Client::start(&proxy.url(), &target.url("/metrics"), &QUICK);
     for answer in ["410 Gone", "400 Bad Request", "500 Oh"] {
-        proxy.hand_out(&scrape("1", "", "10", "")).await;
+        proxy.hand_out(&scrape(answer, "", "10", "")).await;
         target.next().await.answer("200 OK", "abc");
         proxy.push().await.answer(answer, "the scrape is over\n");
     }

@@ -126,7 +126,7 @@ async fn a_target_that_no_strict_parser_takes_is_scraped_with_its_query() {
             "GET /metrics?match[]={job=%22x%22} HTTP/1.1",
         ),
     ] {
-        let scrape = scrape("1", "", "10", "").replacen("/metrics", path, 1);
+        let scrape = scrape(line, "", "10", "").replacen("/metrics", path, 1);
         proxy.hand_out(&scrape).await;
         let pull = target.next().await;
         assert_eq!(pull.head.lines().next(), Some(line));
