@@ -15,6 +15,7 @@ mod cli;
 mod credentials;
 mod examples;
 mod hostile;
+mod mended;
 mod mixes;
 mod nginx;
 mod observe;
