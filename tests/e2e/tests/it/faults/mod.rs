@@ -3,6 +3,9 @@
 
 mod answers;
 mod chain;
+mod drain;
 mod floods;
 mod phases;
+mod rolling;
+mod soak;
 mod weather;
