@@ -5,6 +5,7 @@ mod answers;
 mod chain;
 mod drain;
 mod floods;
+mod imposter;
 mod phases;
 mod rolling;
 mod soak;
