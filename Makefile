@@ -58,6 +58,11 @@ bench: ## Measure the programs against their goals in two minutes; BENCH=--help 
 	cargo build --release --locked -p pushprox-proxy -p pushprox-client -p pushprox-bench
 	@"$$(scripts/target-folder)/release/bench" $(BENCH)
 
+.PHONY: soak
+soak: ## Ten minutes of random faults under load; SOAK='--duration=1h --seed=7' for others
+	cargo build --release --locked -p pushprox-proxy -p pushprox-client -p pushprox-soak
+	@"$$(scripts/target-folder)/release/soak" $(SOAK)
+
 .PHONY: docker
 docker: $(addprefix docker-,$(IMAGES)) ## Build the images: make docker TAGBASE=registry/folder VERSION=1.2
 

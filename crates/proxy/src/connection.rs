@@ -98,7 +98,12 @@ async fn next_request(
             {
                 return Ok(Some(request));
             }
-            begun.get_or_insert_with(Instant::now);
+            if begun.is_none() {
+                begun = Some(Instant::now());
+                // The rest may be long in coming, and a thousand such peers are not to have a
+                // buffer each.
+                socket.settle(&proxy.buffers);
+            }
         }
         let deadline = match begun {
             Some(begun) => begun + proxy.limits.head_timeout,

@@ -9,6 +9,7 @@
 //! - [`tls`] issues certificates, and has curl use them
 //! - [`target`] is a scrape target whose answer a test writes itself
 //! - [`network`] gives a test hosts of its own whose cables it can cut
+//! - [`rest`] holds a program to what it had open and in memory before a fault
 //! - [`wait`] waits for a condition, never for a length of time
 //!
 //! Nothing here returns an error: a step that fails panics, for then the test has failed.
@@ -27,6 +28,7 @@ pub mod process;
 pub mod prometheus;
 pub mod pushprox;
 pub mod seeds;
+pub mod rest;
 pub mod target;
 pub mod tls;
 pub mod wait;

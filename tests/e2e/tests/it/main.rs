@@ -14,6 +14,7 @@ mod cable;
 mod cli;
 mod credentials;
 mod examples;
+mod faults;
 mod hostile;
 mod mended;
 mod mixes;
