@@ -21,6 +21,7 @@ use crate::config_file::FileError;
 use crate::credentials::Credentials;
 use crate::exit::causes;
 use crate::guard::{Denied, Guard, Place};
+use crate::passwords::PasswordHash;
 use crate::rate::Bucket;
 use crate::reload::Reloaded;
 use crate::san::{self, San};
@@ -80,6 +81,19 @@ impl Web {
         })
     }
 
+    /// The same, for a daemon whose users stand elsewhere: a file with users is refused, and `why`
+    /// is the reason that is told.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`].
+    pub fn load_without_users(file: Option<PathBuf>, why: &'static str) -> Result<Self, FileError> {
+        Ok(match file {
+            Some(file) => Self::new(WebConfig::load_without_users(file, why)?),
+            None => Self::open(),
+        })
+    }
+
     fn new(config: Reloaded<WebConfig>) -> Self {
         Self {
             config: Arc::new(config),
@@ -92,6 +106,17 @@ impl Web {
     #[must_use]
     pub fn config(&self) -> Arc<WebConfig> {
         self.config.current()
+    }
+
+    /// Reads the files again if they have changed. Whether something else is in force now.
+    pub fn refresh(&self) -> bool {
+        self.config.refresh()
+    }
+
+    /// How often what is in force has been replaced.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.config.generation()
     }
 
     /// Reads the files again when they change, until the shutdown begins.
@@ -138,7 +163,8 @@ impl Web {
         }
     }
 
-    /// Passes if the request shows a user of the file's, or the file has none. Which user it is.
+    /// Passes if the request shows a user of the file's, or the file has none. Which user it is, and
+    /// the hash that its password met.
     ///
     /// # Errors
     ///
@@ -149,7 +175,7 @@ impl Web {
         headers: &HeaderMap,
         place: Place,
         address: IpAddr,
-    ) -> Result<Option<String>, Denied> {
+    ) -> Result<Option<(String, PasswordHash)>, Denied> {
         let Some(users) = config.users() else {
             return Ok(None);
         };
@@ -159,7 +185,8 @@ impl Web {
                 guard
                     .check_password(users, &user, &password, address)
                     .await?;
-                Ok(Some(user))
+                let hash = users.hash(&user).ok_or(Denied::Wrong)?.clone();
+                Ok(Some((user, hash)))
             }
             Some(Credentials::Bearer(token)) => {
                 // No token is right here, and guesses count as such.

@@ -182,7 +182,7 @@ async fn shake_hands(
     match shaken {
         Ok(Accepted::Plain(stream)) => Some((Socket::new(stream), peer)),
         Ok(Accepted::Tls(stream, sans)) => {
-            peer.sans = sans.map(|sans| Box::new(Sans(sans)));
+            peer.sans = sans.map(|sans| Arc::new(Sans(sans)));
             Some((Socket::boxed(stream), peer))
         }
         Err(error) => {

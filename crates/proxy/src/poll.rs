@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use crate::Proxy;
-use crate::access::{Identity, Peer, Role};
+use crate::access::{Identity, Peer, Proof, Role};
 use crate::connection::{left, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
@@ -41,10 +41,11 @@ enum Refusal {
     Denied(#[from] Denied),
 }
 
-/// A client that had to show who it is.
+/// A client that has been let in, and may be struck off while its poll is parked.
 #[derive(Debug)]
 struct Member {
     identity: Identity,
+    proof: Proof,
     name: Fqdn,
     /// When it was let in.
     generation: u64,
@@ -164,15 +165,14 @@ async fn join(
         access.turn_away(peer, &denied);
         return Err(denied.into());
     }
-    let member = match grant.identity {
-        Identity::Anyone => None,
-        identity => Some(Box::new(Member {
-            identity,
-            name: name.clone(),
-            generation,
-        })),
+    let member = Member {
+        identity: grant.identity,
+        proof: grant.proof,
+        name: name.clone(),
+        generation,
     };
-    Ok((name, member))
+    let is_to_be_looked_at_again = !access.is_open();
+    Ok((name, is_to_be_looked_at_again.then(|| Box::new(member))))
 }
 
 /// Waits for the end of a parked poll and answers it. The socket comes back where more requests may
@@ -196,12 +196,12 @@ pub(crate) fn park(
             // Dropped, the hand-out goes to a client that is still there.
             PollEnd::HandedOut(_) if parked.socket.stream().is_gone() => return None,
             PollEnd::HandedOut(handed_out) => {
-                match parked.member.take() {
-                    // It has been struck off while it waited: the scrape is for another.
-                    Some(member) if !member.is_still_one(proxy) => return None,
-                    Some(member) => handed_out.hold(member.identity),
-                    None => handed_out.hold(Identity::Anyone),
-                }
+                let holder = match parked.member.take() {
+                    // Where it has been struck off while it waited, the scrape is for another.
+                    Some(member) => member.identity_now(proxy)?,
+                    None => Identity::Anyone,
+                };
+                handed_out.hold(holder);
                 let bytes = parked.head(StatusCode::OK).text(&handed_out.encode());
                 (StatusCode::OK, bytes, Some(handed_out))
             }
@@ -317,10 +317,12 @@ fn name_in(pieces: &[Bytes]) -> Result<Fqdn, Refusal> {
 }
 
 impl Member {
-    fn is_still_one(&self, proxy: &Proxy) -> bool {
-        proxy
-            .access
-            .may_still_register(&self.identity, &self.name, self.generation)
+    /// Who it is by the files as they are, if it may still register its name.
+    fn identity_now(self, proxy: &Proxy) -> Option<Identity> {
+        match proxy.access.generation() == self.generation {
+            true => Some(self.identity),
+            false => proxy.access.client_again(&self.proof, &self.name),
+        }
     }
 }
 

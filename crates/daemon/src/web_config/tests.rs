@@ -68,10 +68,10 @@ fn examples_of_exporter_toolkit_load() {
 ";
     let sample = format!("# TLS and basic authentication.\n{}{users}", tls("\n"));
     let config = load(folder.path(), &sample).unwrap();
-    assert!(config.tls().is_some() && config.users().unwrap().contains("alice"));
+    assert!(config.tls().is_some() && config.users().unwrap().hash("alice").is_some());
 
     let config = load(folder.path(), users).unwrap();
-    assert!(config.tls().is_none() && config.users().unwrap().contains("bob"));
+    assert!(config.tls().is_none() && config.users().unwrap().hash("bob").is_some());
 
     let headers = "http_server_config:
   headers:
@@ -279,21 +279,27 @@ fn a_change_is_taken_over_unless_it_opens_what_was_closed() {
     let user =
         "basic_auth_users:\n  a: $2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG\n";
     let verifying = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n";
-    let full = format!("{}{user}", tls(verifying));
+    let some = format!("{verifying}  client_allowed_sans: [a.test, b.test]\n");
+    let full = format!("{}{user}", tls(&some));
     fs::write(&path, &full).unwrap();
     let config = WebConfig::load(path.clone()).unwrap();
     for opened in [
         String::new(),
         user.to_owned(),
-        tls(verifying),
+        tls(&some),
+        format!("{}{user}", tls(verifying)),
         format!(
             "{}{user}",
-            tls("  client_auth_type: RequireAnyClientCert\n")
+            tls("  client_auth_type: RequireAnyClientCert\n  client_allowed_sans: [a.test]\n")
+        ),
+        format!(
+            "{}{user}",
+            tls("  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.crt\n")
         ),
     ] {
         fs::write(&path, &opened).unwrap();
         assert!(!config.refresh(), "{opened}");
-        assert!(config.current().users().is_some() && config.current().verifies_clients());
+        assert!(config.current().users().is_some() && config.current().requires_clients());
     }
     fs::write(
         &path,

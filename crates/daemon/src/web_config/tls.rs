@@ -24,6 +24,8 @@ pub(super) struct Tls {
     pub(super) verifies_clients: bool,
     /// Whether nobody gets through without one.
     pub(super) requires_clients: bool,
+    /// Whether only certificates with certain names get through.
+    pub(super) allows_some: bool,
 }
 
 /// Makes rustls's configuration. None where the file asks for no TLS.
@@ -102,6 +104,7 @@ pub(super) fn server(
             ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify
         ),
         requires_clients: client_auth == ClientAuth::RequireAndVerify,
+        allows_some: tls.client_allowed_sans.is_some(),
     }))
 }
 

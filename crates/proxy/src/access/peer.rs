@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use pushprox_daemon::listen::{AddressError, ListenAddress, Listener};
 use pushprox_daemon::san::San;
@@ -73,7 +74,7 @@ pub enum DoorError {
 pub(crate) struct Peer {
     pub(crate) ip: IpAddr,
     /// The names in its certificate, if it has shown one that was verified.
-    pub(crate) sans: Option<Box<Sans>>,
+    pub(crate) sans: Option<Arc<Sans>>,
     /// What the listener that it came in by is for.
     pub(crate) roles: Roles,
 }
