@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use http::header::{AUTHORIZATION, HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use memchr::memchr_iter;
 use pushprox_protocol::headers;
 use pushprox_protocol::message::response::Framing;
 
@@ -45,6 +46,9 @@ pub(crate) enum BadRequest {
     Syntax(httparse::Error),
     #[error("the head of the request is too large")]
     TooLarge,
+    /// What one program takes for the end of a line, another takes for a part of it.
+    #[error("a line of the head does not end in CR LF")]
+    LineEnd,
     /// What proxies disagree about is how requests are smuggled past them.
     #[error("the request does not say clearly where it ends")]
     Framing,
@@ -57,7 +61,7 @@ impl BadRequest {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
             }
             Self::Syntax(httparse::Error::Version) => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            Self::Syntax(_) | Self::Framing => StatusCode::BAD_REQUEST,
+            Self::Syntax(_) | Self::LineEnd | Self::Framing => StatusCode::BAD_REQUEST,
         }
     }
 }
@@ -72,6 +76,9 @@ impl Request {
             httparse::Status::Partial if bytes.len() < max_head => return Ok(None),
             _ => return Err(BadRequest::TooLarge),
         };
+        if has_bare_line_feed(bytes.get(..head).unwrap_or_default()) {
+            return Err(BadRequest::LineEnd);
+        }
         let is_http_1_1 = parsed.version == Some(1);
         let mut request = Self {
             head,
@@ -174,6 +181,12 @@ fn kind(parsed: &httparse::Request<'_, '_>) -> Kind {
         },
         _ => Kind::Other,
     }
+}
+
+/// Whether a line ends in a line feed alone, which httparse takes. A carriage return alone it does
+/// not.
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    memchr_iter(b'\n', head).any(|at| at == 0 || head.get(at - 1) != Some(&b'\r'))
 }
 
 /// The header with the credentials for the proxy. hyper keeps that of the rest.
@@ -316,6 +329,25 @@ mod tests {
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(2_000));
         let parsed = Request::parse(long.as_bytes(), 1_000);
         assert_eq!(parsed, Err(BadRequest::TooLarge));
+    }
+
+    #[test]
+    fn a_line_ends_in_both_its_characters() {
+        for text in [
+            "\r\n\r\nGET / HTTP/1.1\r\nA: b\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+        ] {
+            assert!(parse(text).is_ok(), "{text:?}");
+        }
+        for text in [
+            "GET / HTTP/1.1\n\n",
+            "GET / HTTP/1.1\nA: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\nC: d\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\r\n\n",
+            "\nGET / HTTP/1.1\r\n\r\n",
+        ] {
+            assert_eq!(parse(text), Err(BadRequest::LineEnd), "{text:?}");
+        }
     }
 
     #[test]
