@@ -1,13 +1,12 @@
 //! A peer's socket, and what has been read from it ahead of its use.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use socket2::SockRef;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -33,10 +32,13 @@ impl Stream for TcpStream {
     }
 
     fn is_gone(&self) -> bool {
-        match SockRef::from(self).peek(&mut [MaybeUninit::uninit()]) {
-            Ok(waiting) => waiting == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        }
+        // A look at what can be read would not do: TLS says farewell before it closes, and what
+        // comes before the end hides it.
+        let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let mut asked = [PollFd::new(self, ends)];
+        let told = poll(&mut asked, Some(&Timespec::default()));
+        let [socket] = asked;
+        told.is_ok() && socket.revents().intersects(ends)
     }
 }
 
@@ -183,7 +185,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pushprox_testkit::wait::{SOON, until};
     use tokio::io::DuplexStream;
+    use tokio::net::TcpListener;
 
     impl Stream for DuplexStream {
         fn reset(&self) {}
@@ -191,6 +195,23 @@ mod tests {
         fn is_gone(&self) -> bool {
             false
         }
+    }
+
+    #[tokio::test]
+    async fn a_peer_has_left_though_its_last_words_are_unread() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap());
+        let (mut peer, accepted) = (peer.await.unwrap(), listener.accept().await.unwrap());
+        let stream = accepted.0;
+        peer.write_all(b"farewell").await.unwrap();
+        stream.readable().await.unwrap();
+        assert!(!stream.is_gone());
+        drop(peer);
+        until("the end is known", SOON, async || {
+            stream.is_gone().then_some(())
+        })
+        .await;
+        assert_eq!(stream.try_read(&mut [0; 16]).unwrap(), 8);
     }
 
     #[tokio::test]
