@@ -4,7 +4,8 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use parking_lot::Mutex;
@@ -41,8 +42,21 @@ pub struct Web {
 pub enum Accepted {
     /// Plain TCP.
     Plain(TcpStream),
-    /// TLS, and the names in the client's certificate if that was verified.
-    Tls(Box<TlsStream<TcpStream>>, Option<Vec<San>>),
+    /// TLS, and the client's certificate if that was verified.
+    Tls(Box<TlsStream<TcpStream>>, Option<ClientCertificate>),
+}
+
+/// What a client's certificate says that was verified in the handshake.
+///
+/// A connection may outlive the certificate that it began with, and the authority: polls keep theirs
+/// for months.
+#[derive(Debug)]
+pub struct ClientCertificate {
+    /// The names in it.
+    pub names: Vec<San>,
+    not_after: SystemTime,
+    /// The generation of the files by which it was last verified.
+    verified_by: AtomicU64,
 }
 
 /// A handshake that came to nothing.
@@ -130,6 +144,8 @@ impl Web {
     ///
     /// [`HandshakeError`].
     pub async fn accept(&self, stream: TcpStream) -> Result<Accepted, HandshakeError> {
+        // Before the configuration: of two that are taken at once the older number is the safe one.
+        let generation = self.generation();
         let config = self.config();
         let Some(tls) = config.tls() else {
             return Ok(Accepted::Plain(stream));
@@ -143,10 +159,31 @@ impl Web {
             .1
             .peer_certificates()
             .and_then(<[_]>::first);
-        let names = certificate
+        let certificate = certificate
             .filter(|_| config.verifies_clients())
-            .map(|certificate: &CertificateDer<'_>| san::of(certificate).unwrap_or_default());
-        Ok(Accepted::Tls(stream, names))
+            .map(|certificate| ClientCertificate::new(certificate, generation));
+        Ok(Accepted::Tls(stream, certificate))
+    }
+
+    /// Whether a certificate from an earlier handshake would get through in another. `chain` is what
+    /// the client showed then.
+    pub fn still_trusts(
+        &self,
+        certificate: &ClientCertificate,
+        chain: &[CertificateDer<'_>],
+    ) -> bool {
+        let generation = self.generation();
+        let verified_by = &certificate.verified_by;
+        if verified_by.load(Ordering::Relaxed) == generation
+            && certificate.not_after > SystemTime::now()
+        {
+            return true;
+        }
+        let is_trusted = self.config().trusts_client(chain);
+        if is_trusted {
+            verified_by.store(generation, Ordering::Relaxed);
+        }
+        is_trusted
     }
 
     /// Passes if there are not too many requests.
@@ -193,6 +230,26 @@ impl Web {
                 self.guard.check_token(&token, address, |_| None)
             }
             None => Err(Denied::Missing),
+        }
+    }
+}
+
+impl ClientCertificate {
+    fn new(certificate: &CertificateDer<'_>, generation: u64) -> Self {
+        let not_after = san::not_after(certificate).unwrap_or(SystemTime::UNIX_EPOCH);
+        Self {
+            verified_by: AtomicU64::new(generation),
+            ..Self::with_names(san::of(certificate).unwrap_or_default(), not_after)
+        }
+    }
+
+    /// One with these names, from a handshake by the first of the files.
+    #[must_use]
+    pub fn with_names(names: Vec<San>, not_after: SystemTime) -> Self {
+        Self {
+            names,
+            not_after,
+            verified_by: AtomicU64::new(0),
         }
     }
 }

@@ -41,8 +41,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use access::Peer;
 pub use access::{Access, Door, Entrance};
-use access::{Peer, Sans};
 use clients::ClientList;
 pub use config::Config;
 use http1::buffers::Buffers;
@@ -147,7 +147,7 @@ async fn accept(mut door: Door, proxy: Arc<Proxy>, connections: TaskTracker) {
         tokio::select! {
             () = closing.cancelled() => return,
             (stream, address) = door.listener.accept() => {
-                let peer = Peer { ip: address.ip(), sans: None, roles: door.roles };
+                let peer = Peer { ip: address.ip(), certificate: None, roles: door.roles };
                 if proxy.access.is_open() {
                     let socket = Socket::new(stream);
                     connections.spawn(connection::serve(socket, peer, proxy.clone()));
@@ -181,8 +181,8 @@ async fn shake_hands(
     };
     match shaken {
         Ok(Accepted::Plain(stream)) => Some((Socket::new(stream), peer)),
-        Ok(Accepted::Tls(stream, sans)) => {
-            peer.sans = sans.map(|sans| Arc::new(Sans(sans)));
+        Ok(Accepted::Tls(stream, certificate)) => {
+            peer.certificate = certificate.map(Arc::new);
             Some((Socket::boxed(stream), peer))
         }
         Err(error) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use pushprox_daemon::guard::{Denied, Place};
+use pushprox_daemon::web::ClientCertificate;
 use pushprox_protocol::Fqdn;
 use pushprox_protocol::fqdn::NameError;
 use tokio::time::{Instant, sleep, timeout};
@@ -19,7 +20,7 @@ use crate::connection::{left, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
 use crate::http1::request::Request;
-use crate::http1::socket::Socket;
+use crate::http1::socket::{Socket, Stream};
 use crate::rendezvous::{ParkedPoll, PollEnd};
 
 /// Why a poll is not parked.
@@ -46,6 +47,7 @@ enum Refusal {
 struct Member {
     identity: Identity,
     proof: Proof,
+    certificate: Option<Arc<ClientCertificate>>,
     name: Fqdn,
     /// When it was let in.
     generation: u64,
@@ -168,6 +170,7 @@ async fn join(
     let member = Member {
         identity: grant.identity,
         proof: grant.proof,
+        certificate: peer.certificate.clone(),
         name: name.clone(),
         generation,
     };
@@ -198,7 +201,7 @@ pub(crate) fn park(
             PollEnd::HandedOut(handed_out) => {
                 let holder = match parked.member.take() {
                     // Where it has been struck off while it waited, the scrape is for another.
-                    Some(member) => member.identity_now(proxy)?,
+                    Some(member) => member.identity_now(parked.socket.stream(), proxy)?,
                     None => Identity::Anyone,
                 };
                 handed_out.hold(holder);
@@ -318,7 +321,11 @@ fn name_in(pieces: &[Bytes]) -> Result<Fqdn, Refusal> {
 
 impl Member {
     /// Who it is by the files as they are, if it may still register its name.
-    fn identity_now(self, proxy: &Proxy) -> Option<Identity> {
+    fn identity_now(self, stream: &dyn Stream, proxy: &Proxy) -> Option<Identity> {
+        let certificate = self.certificate.as_deref();
+        if !proxy.access.still_trusts(certificate, stream) {
+            return None;
+        }
         match proxy.access.generation() == self.generation {
             true => Some(self.identity),
             false => proxy.access.client_again(&self.proof, &self.name),

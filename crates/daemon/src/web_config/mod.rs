@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use self::file::WebFile;
 use self::tls::Tls;
@@ -89,6 +90,18 @@ impl WebConfig {
     #[must_use]
     pub fn requires_clients(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.requires_clients)
+    }
+
+    /// Whether a client that shows these certificates proves who it is by the first of them.
+    #[must_use]
+    pub fn trusts_client(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let verifier = self.tls.as_ref().and_then(|tls| tls.verifier.as_ref());
+        match (verifier, chain.split_first()) {
+            (Some(verifier), Some((own, others))) if self.verifies_clients() => verifier
+                .verify_client_cert(own, others, UnixTime::now())
+                .is_ok(),
+            _ => false,
+        }
     }
 
     /// The users, if it takes one to be let in.

@@ -273,6 +273,42 @@ fn text_in_the_file_serves_as_well_as_a_file() {
 }
 
 #[test]
+fn a_certificate_is_trusted_as_long_as_a_handshake_would_trust_it() {
+    let folder = folder();
+    let authority = || {
+        let mut params = CertificateParams::new(vec!["CA".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    };
+    let (first, next) = (authority(), authority());
+    let issue = |by: &CertifiedIssuer<'_, KeyPair>, year| {
+        let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let signed = params.signed_by(&KeyPair::generate().unwrap(), by);
+        signed.unwrap().der().clone()
+    };
+    let good = [issue(&first, 4000)];
+    let (expired, foreign) = ([issue(&first, 2000)], [issue(&next, 4000)]);
+    let asks = |auth_type: &str, more: &str, ca: &CertifiedIssuer<'_, KeyPair>| {
+        fs::write(folder.path().join("ca.crt"), ca.pem()).unwrap();
+        let keys = format!("  client_auth_type: {auth_type}\n  client_ca_file: ca.crt\n{more}");
+        load(folder.path(), &tls(&keys)).unwrap()
+    };
+    for auth_type in ["VerifyClientCertIfGiven", "RequireAndVerifyClientCert"] {
+        let config = asks(auth_type, "", &first);
+        assert!(config.trusts_client(&good));
+        for other in [&[][..], &expired, &foreign] {
+            assert!(!config.trusts_client(other));
+        }
+        assert!(!asks(auth_type, "", &next).trusts_client(&good));
+    }
+    let some = "  client_allowed_sans: [b.test]\n";
+    let some = asks("RequireAndVerifyClientCert", some, &first);
+    assert!(!some.trusts_client(&good));
+    assert!(!asks("RequireAnyClientCert", "", &first).trusts_client(&good));
+}
+
+#[test]
 fn a_change_is_taken_over_unless_it_opens_what_was_closed() {
     let folder = folder();
     let path = folder.path().join("web.yml");

@@ -21,12 +21,14 @@ use pushprox_daemon::credentials::Credentials;
 use pushprox_daemon::guard::{Denied, Guard, Place};
 use pushprox_daemon::passwords::PasswordHash;
 use pushprox_daemon::reload::Reloaded;
-use pushprox_daemon::web::Web;
+use pushprox_daemon::web::{ClientCertificate, Web};
 use pushprox_protocol::Fqdn;
 use tracing::{debug, warn};
 
+use crate::http1::socket::Stream;
+
+pub(crate) use peer::Peer;
 pub use peer::{Door, DoorAddress, DoorError, Entrance, Roles};
-pub(crate) use peer::{Peer, Sans};
 pub(crate) use policy::{Grant, Identity, Proof, Role};
 use policy::{List, Members, Policy, Who};
 
@@ -181,6 +183,19 @@ impl Access {
         self.web.guard.count(denied);
     }
 
+    /// Whether the certificate that a connection began with, if it did with one, is still good. What
+    /// came in by it must not go on for as long as the connection happens to last.
+    pub(crate) fn still_trusts(
+        &self,
+        certificate: Option<&ClientCertificate>,
+        stream: &dyn Stream,
+    ) -> bool {
+        certificate.is_none_or(|certificate| {
+            let chain = stream.certificates().unwrap_or_default();
+            self.web.still_trusts(certificate, chain)
+        })
+    }
+
     /// Who a client is by now that was let in by this: none where it would not be let in by it
     /// again, or may not register that name any more.
     pub(crate) fn client_again(&self, proof: &Proof, name: &Fqdn) -> Option<Identity> {
@@ -246,8 +261,8 @@ impl Access {
             Some(Credentials::Bearer(token)) => {
                 guard.check_token(&token, address, |digest| list.token(digest))
             }
-            None => match &peer.sans {
-                Some(sans) => list.certificate(sans).ok_or_else(|| {
+            None => match &peer.certificate {
+                Some(certificate) => list.certificate(certificate).ok_or_else(|| {
                     Denied::NotAllowed("no name in your certificate is a member here".to_owned())
                 }),
                 None => Err(Denied::Missing),

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use pushprox_daemon::guard::TokenDigest;
 use pushprox_daemon::passwords::{PasswordHash, Users};
 use pushprox_daemon::san::San;
+use pushprox_daemon::web::ClientCertificate;
 use pushprox_protocol::Target;
 use pushprox_protocol::fqdn::FqdnRef;
 
 use super::pattern::{NamePattern, SanPattern};
-use super::peer::Sans;
 
 /// What a peer may be here for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +51,7 @@ pub(crate) enum Proof {
     /// A password, by the hash that it met.
     Password(String, PasswordHash),
     Token(TokenDigest),
-    /// The names in a certificate.
-    Certificate(Arc<Sans>),
+    Certificate(Arc<ClientCertificate>),
 }
 
 /// The members of all roles.
@@ -196,10 +195,10 @@ impl List {
 
     /// What who shows a certificate with these names may do. The first that is on the list is who
     /// it is.
-    pub(super) fn certificate(&self, names: &Arc<Sans>) -> Option<Grant> {
+    pub(super) fn certificate(&self, shown: &Arc<ClientCertificate>) -> Option<Grant> {
         let mut patterns = Vec::new();
         let mut first = None;
-        for san in &names.0 {
+        for san in &shown.names {
             for (_, at) in self.sans.iter().filter(|(pattern, _)| pattern.meets(san)) {
                 first.get_or_insert(san);
                 let member = self.entries.get(*at)?;
@@ -209,7 +208,7 @@ impl List {
         }
         Some(Grant {
             identity: Identity::Member(Arc::new(Who::San(first?.clone()))),
-            proof: Proof::Certificate(Arc::clone(names)),
+            proof: Proof::Certificate(Arc::clone(shown)),
             reach: Reach::Patterns(patterns),
         })
     }
@@ -234,7 +233,7 @@ impl List {
             }
             Proof::Password(..) => None,
             Proof::Token(token) => self.token(token),
-            Proof::Certificate(names) => self.certificate(names),
+            Proof::Certificate(shown) => self.certificate(shown),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Who is let in, and what for, by the files as operators write them.
 
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName, PROXY_AUTHORIZATION};
@@ -43,9 +44,10 @@ clients:
 fn peer(sans: Option<&[&str]>) -> Peer {
     Peer {
         ip: "192.0.2.1".parse().unwrap(),
-        sans: sans.map(|sans| {
-            let sans = sans.iter().map(|san| San::Dns((*san).to_owned()));
-            Arc::new(Sans(sans.collect()))
+        certificate: sans.map(|sans| {
+            let names = sans.iter().map(|san| San::Dns((*san).to_owned()));
+            let not_after = SystemTime::now() + Duration::from_secs(3600);
+            Arc::new(ClientCertificate::with_names(names.collect(), not_after))
         }),
         roles: Roles::ALL,
     }

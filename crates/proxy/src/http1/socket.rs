@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -23,6 +24,11 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
     /// Whether the peer has left, as the system knows it now. The runtime learns of it with its next
     /// events, which may be too late for one who is about to write.
     fn is_gone(&self) -> bool;
+
+    /// The certificates that the peer has shown in its handshake.
+    fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        None
+    }
 }
 
 impl Stream for TcpStream {
@@ -49,6 +55,10 @@ impl<S: Stream> Stream for TlsStream<S> {
 
     fn is_gone(&self) -> bool {
         self.get_ref().0.is_gone()
+    }
+
+    fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.get_ref().1.peer_certificates()
     }
 }
 
