@@ -8,19 +8,18 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use pushprox_daemon::guard::{Denied, Place};
-use pushprox_daemon::web::ClientCertificate;
 use pushprox_protocol::Fqdn;
 use pushprox_protocol::fqdn::NameError;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use crate::Proxy;
-use crate::access::{Identity, Peer, Proof, Role};
+use crate::access::{Identity, Peer, Registrant, Role};
 use crate::connection::{left, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
 use crate::http1::request::Request;
-use crate::http1::socket::{Socket, Stream};
+use crate::http1::socket::Socket;
 use crate::rendezvous::{ParkedPoll, PollEnd};
 
 /// Why a poll is not parked.
@@ -42,17 +41,6 @@ enum Refusal {
     Denied(#[from] Denied),
 }
 
-/// A client that has been let in, and may be struck off while its poll is parked.
-#[derive(Debug)]
-struct Member {
-    identity: Identity,
-    proof: Proof,
-    certificate: Option<Arc<ClientCertificate>>,
-    name: Fqdn,
-    /// When it was let in.
-    generation: u64,
-}
-
 /// How long a poll may wait, and by whose wish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
@@ -69,7 +57,7 @@ pub(crate) enum Wait {
 pub(crate) struct Parked {
     socket: Socket,
     poll: ParkedPoll,
-    member: Option<Box<Member>>,
+    member: Option<Box<Registrant>>,
     wait: Wait,
     keep_alive: bool,
     since: Instant,
@@ -91,7 +79,7 @@ pub(crate) fn accept<'a>(
     let since = Instant::now();
     let wait = Wait::granted(preferred, proxy.poll_max_wait);
     let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
-    let register = move |name: Fqdn, member: Option<Box<Member>>, body: RequestBody| {
+    let register = move |name: Fqdn, member: Option<Box<Registrant>>, body: RequestBody| {
         let parked = proxy.rendezvous.park(&name, wait.duration());
         let Some(poll) = parked else {
             return Err(Box::new(body));
@@ -155,7 +143,7 @@ async fn join(
     request: &Request,
     peer: &Peer,
     proxy: &Proxy,
-) -> Result<(Fqdn, Option<Box<Member>>), Refusal> {
+) -> Result<(Fqdn, Option<Box<Registrant>>), Refusal> {
     let access = &proxy.access;
     let generation = access.generation();
     let grant = access
@@ -167,13 +155,7 @@ async fn join(
         access.turn_away(peer, &denied);
         return Err(denied.into());
     }
-    let member = Member {
-        identity: grant.identity,
-        proof: grant.proof,
-        certificate: peer.certificate.clone(),
-        name: name.clone(),
-        generation,
-    };
+    let member = Registrant::new(grant, peer, &name, generation);
     let is_to_be_looked_at_again = !access.is_open();
     Ok((name, is_to_be_looked_at_again.then(|| Box::new(member))))
 }
@@ -201,7 +183,7 @@ pub(crate) fn park(
             PollEnd::HandedOut(handed_out) => {
                 let holder = match parked.member.take() {
                     // Where it has been struck off while it waited, the scrape is for another.
-                    Some(member) => member.identity_now(parked.socket.stream(), proxy)?,
+                    Some(member) => member.identity_now(parked.socket.stream(), &proxy.access)?,
                     None => Identity::Anyone,
                 };
                 handed_out.hold(holder);
@@ -317,20 +299,6 @@ fn name_in(pieces: &[Bytes]) -> Result<Fqdn, Refusal> {
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotText)?;
     Ok(text.parse()?)
-}
-
-impl Member {
-    /// Who it is by the files as they are, if it may still register its name.
-    fn identity_now(self, stream: &dyn Stream, proxy: &Proxy) -> Option<Identity> {
-        let certificate = self.certificate.as_deref();
-        if !proxy.access.still_trusts(certificate, stream) {
-            return None;
-        }
-        match proxy.access.generation() == self.generation {
-            true => Some(self.identity),
-            false => proxy.access.client_again(&self.proof, &self.name),
-        }
-    }
 }
 
 impl Wait {

@@ -7,6 +7,7 @@ mod file;
 mod pattern;
 mod peer;
 mod policy;
+mod registrant;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub(crate) use peer::Peer;
 pub use peer::{Door, DoorAddress, DoorError, Entrance, Roles};
 pub(crate) use policy::{Grant, Identity, Proof, Role};
 use policy::{List, Members, Policy, Who};
+pub(crate) use registrant::Registrant;
 
 /// What stands between peers and the proxy.
 #[derive(Debug)]
