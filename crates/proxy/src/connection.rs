@@ -41,6 +41,11 @@ pub(crate) fn serve(
                 Ok(None) => return,
                 Err(bad) => return Box::pin(refuse(socket, bad, &proxy)).await,
             };
+            let certificate = peer.certificate.as_deref();
+            if !proxy.access.still_trusts(certificate, socket.stream()) {
+                debug!(peer = %peer.ip, "the certificate of a connection is no longer good");
+                return;
+            }
             let served = match request.kind {
                 Kind::Poll { wait } => {
                     let accepted = match poll::accept(socket, request, wait, &peer, &proxy) {
@@ -245,7 +250,7 @@ mod tests {
         let proxy = Proxy::new(&Config::default(), Access::open(), CancellationToken::new());
         let peer = Peer {
             ip: std::net::Ipv4Addr::LOCALHOST.into(),
-            sans: None,
+            certificate: None,
             roles: Roles::ALL,
         };
         let size = std::mem::size_of_val(&serve(Socket::new(end), peer, Arc::new(proxy)));
