@@ -18,6 +18,8 @@ struct Run {
     world: World,
     model: Model,
     keys: HashMap<u32, PollKey>,
+    /// The poll that was handed a scrape as it arrived, and that scrape.
+    met: Option<(u32, u32)>,
     polls: Vec<u32>,
     scrapes: Vec<u32>,
 }
@@ -32,6 +34,7 @@ pub(super) fn run(history: History) -> Outcome {
         world: World::with_limits(limits.names, limits.waiting, limits.waiting_per_host),
         model: Model::default(),
         keys: HashMap::new(),
+        met: None,
         polls: Vec::new(),
         scrapes: Vec::new(),
     };
@@ -162,6 +165,7 @@ impl Run {
         match parked {
             Parked::Meets(poll, hand_out) => {
                 prop_assert_eq!(met, Some((poll, hand_out.scrape)));
+                self.met = met;
             }
             Parked::Waits(key) => {
                 prop_assert_eq!(met, None);
@@ -174,12 +178,9 @@ impl Run {
 
     /// A poll's connection ends: while it is parked, or with a scrape on its way to it.
     fn poll_goes(&mut self, poll: u32) -> Outcome {
-        if self.keys.contains_key(&poll) {
-            return self.leave(poll);
-        }
-        match self.model.in_hand().last() {
-            Some(&scrape) => self.give_back(scrape),
-            None => Ok(()),
+        match self.met {
+            Some((met, scrape)) if met == poll => self.give_back(scrape),
+            _ => self.leave(poll),
         }
     }
 
