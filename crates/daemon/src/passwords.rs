@@ -324,6 +324,35 @@ mod tests {
         assert_eq!(passwords.right.lock().order.len(), 1);
     }
 
+    #[tokio::test]
+    async fn passwords_are_bytes_of_which_72_count() {
+        let long = "x".repeat(72);
+        let users = [
+            ("", ""),
+            ("ü", "größe \u{1f511}"),
+            ("nul", "a\0b"),
+            ("long", &long),
+        ];
+        let users = Users::new(users.map(|(user, password)| (user.to_owned(), hash(password))));
+        let passwords = Passwords::new();
+        for (user, password, right) in [
+            ("", "", true),
+            ("", " ", false),
+            ("ü", "größe \u{1f511}", true),
+            ("u\u{308}", "größe \u{1f511}", false),
+            ("ü", "", false),
+            ("nul", "a\0b", true),
+            ("nul", "a", false),
+            ("nul", "a\0c", false),
+            ("long", &long, true),
+            ("long", &format!("{long}y"), true),
+            ("long", &long[1..], false),
+        ] {
+            let verdict = passwords.verify(&users, user, &secret(password)).await;
+            assert_eq!(verdict, Ok(right), "{user:?} {password:?}");
+        }
+    }
+
     #[test]
     fn right_passwords_of_many_users_are_all_remembered() {
         let passwords = Passwords::new();
