@@ -49,8 +49,8 @@ impl Link {
     fn request(&self) -> Vec<u8> {
         let (own, peer) = (self.own.ip().to_canonical(), self.peer.ip().to_canonical());
         let family = if own.is_ipv4() { AF_INET } else { AF_INET6 };
-        let mut out = Vec::with_capacity(REQUEST);
-        out.extend((REQUEST as u32).to_ne_bytes());
+        let mut out = Vec::new();
+        out.extend(REQUEST.to_ne_bytes());
         out.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         out.extend(NLM_F_REQUEST.to_ne_bytes());
         out.extend([0; 8]);
@@ -108,7 +108,7 @@ const IPPROTO_TCP: u8 = 6;
 
 /// `struct nlmsghdr`.
 const HEADER: usize = 16;
-const REQUEST: usize = HEADER + 56;
+const REQUEST: u32 = 16 + 56;
 
 #[cfg(test)]
 mod tests {

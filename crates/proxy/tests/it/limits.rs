@@ -355,19 +355,20 @@ async fn a_prometheus_that_stops_reading_breaks_both_ends() {
     let given = instruction(&mut poll).await;
     let body = "x".repeat(64_000_000);
     let message = answer(&given.id, &body);
-    let refused = tokio::spawn({
-        let connection = proxy.connect().await;
-        async move { connection.send_and_receive(&push(message.as_bytes())).await }
-    });
-    let head = scrape.receive_head().await.unwrap();
-    assert_eq!(head.status(), 200);
-    proxy.hit("progress-timeout", 1.0).await;
-    // What is still on its way is not all of it.
-    let mut pieces = scrape.pieces(&head);
-    while let Ok(Some(_)) = pieces.next().await {}
-    assert!(!pieces.is_whole());
+    let message = push(message.as_bytes());
+    let pushing = proxy.connect().await.send_and_receive(&message);
+    let reading = async {
+        let head = scrape.receive_head().await.unwrap();
+        assert_eq!(head.status(), 200);
+        proxy.hit("progress-timeout", 1.0).await;
+        // What is still on its way is not all of it.
+        let mut pieces = scrape.pieces(&head);
+        while let Ok(Some(_)) = pieces.next().await {}
+        assert!(!pieces.is_whole());
+    };
+    let (refused, ()) = tokio::join!(pushing, reading);
     // The client may see the answer, or the end of what it could not send on.
-    if let Ok(refused) = refused.await.unwrap() {
+    if let Ok(refused) = refused {
         assert_eq!(refused.status(), 410, "{}", refused.text());
     }
     proxy.is_well().await;

@@ -1,6 +1,7 @@
 //! Tests of the state machine: its rules one by one, and random histories of it.
 
 mod histories;
+mod in_doubt;
 mod model;
 mod rules;
 mod run;

@@ -14,10 +14,10 @@ use crate::error::Failure;
 use crate::limits::Limits;
 
 /// A history under way: the state, the model, and all that there has been.
-struct Run {
+pub(super) struct Run {
     limits: Limits,
-    world: World,
-    model: Model,
+    pub(super) world: World,
+    pub(super) model: Model,
     keys: HashMap<u32, PollKey>,
     /// The poll that was handed a scrape as it arrived, and that scrape.
     met: Option<(u32, u32)>,
@@ -25,7 +25,7 @@ struct Run {
     scrapes: Vec<u32>,
 }
 
-type Outcome = Result<(), TestCaseError>;
+pub(super) type Outcome = Result<(), TestCaseError>;
 
 /// Runs a history through both and compares what each event says.
 pub(super) fn run(history: History) -> Outcome {
@@ -66,7 +66,7 @@ fn pick(among: &[u32], number: usize) -> Option<u32> {
     among.get(number % among.len().max(1)).copied()
 }
 
-fn id(number: u32) -> ScrapeId {
+pub(super) fn id(number: u32) -> ScrapeId {
     ScrapeId::from(u128::from(number))
 }
 
@@ -269,73 +269,6 @@ impl Run {
         Ok(())
     }
 
-    fn lost(&mut self, scrape: u32, lost: Lost) -> Outcome {
-        let turn = self.model.scrape(scrape).turn;
-        let earlier = self.world.lost(scrape, turn - 1, lost);
-        prop_assert!(earlier.is_none(), "what is said of an earlier turn counts");
-        let back = self.world.lost(scrape, turn, lost);
-        if self.model.draining {
-            prop_assert!(back.is_none());
-            // What was sent may still be answered.
-            if lost == Lost::Unsent {
-                self.model.remove(scrape);
-            }
-            return Ok(());
-        }
-        let met = self.model.lost(scrape, lost);
-        is_same(back, met)
-    }
-
-    fn doubt(&mut self, scrape: u32) -> Outcome {
-        let ModelScrape {
-            target,
-            turn,
-            deadline,
-            ..
-        } = self.model.scrape(scrape).clone();
-        let back = self.world.doubt(scrape, turn);
-        if deadline <= self.model.now {
-            prop_assert!(back.is_none());
-            return Ok(());
-        }
-        let name = self.model.name_for(&target);
-        if self.model.polls.iter().any(|poll| Some(&poll.name) == name) {
-            let met = self.model.lost(scrape, Lost::Unseen);
-            return is_same(back, met);
-        }
-        prop_assert!(back.is_none());
-        self.model.scrape(scrape).is_doubted = true;
-        Ok(())
-    }
-
-    /// Its client shows that it has it.
-    fn has_it(&mut self, scrape: u32) {
-        let scrape = self.model.scrape(scrape);
-        scrape.is_doubted = false;
-        self.world.state.settle(id(scrape.number), scrape.turn);
-    }
-
-    /// What is in doubt under the name of a poll that came is lost, or its client has it.
-    fn look_into_doubts(&mut self, text: &str, is_lost: bool) -> Outcome {
-        let polled = name(text);
-        let doubted = self.model.scrapes.iter().filter(|scrape| scrape.is_doubted);
-        let mut doubted: Vec<u32> = doubted
-            .filter(|scrape| scrape.name.as_ref() == Some(&polled))
-            .map(|scrape| scrape.number)
-            .collect();
-        let mut found = self.world.doubted(text);
-        found.sort_unstable();
-        doubted.sort_unstable();
-        prop_assert_eq!(&found, &doubted);
-        for scrape in doubted {
-            if is_lost {
-                return self.lost(scrape, Lost::Unseen);
-            }
-            self.has_it(scrape);
-        }
-        Ok(())
-    }
-
     fn drain(&mut self) -> Outcome {
         let (mut polls, mut answers) = self.world.state.drain(self.world.now);
         let model = &mut self.model;
@@ -429,13 +362,4 @@ impl Run {
         }
         Ok(())
     }
-}
-
-fn is_same(back: Option<Arrival<u32, u32>>, met: Option<u32>) -> Outcome {
-    match (back, met) {
-        (Some(Arrival::Meets(poll, _)), met) => prop_assert_eq!(met, Some(poll)),
-        (Some(Arrival::Waits(_)), None) => {}
-        (back, met) => prop_assert!(false, "{back:?} but {met:?}"),
-    }
-    Ok(())
 }
