@@ -9,6 +9,7 @@ use pushprox_testkit::process::command;
 use pushprox_testkit::pushprox::{Client, Proxy, binary};
 use pushprox_testkit::target::Target;
 use pushprox_testkit::wait::{SOON, free_port, idle, until};
+use pushprox_testkit::wire::Message;
 use tokio::join;
 use tokio::runtime::Runtime;
 
@@ -47,7 +48,7 @@ async fn cut_and_mend(mut network: Network, cut: Duration, timeout: f64) {
     let remotes = [&quiet, &soon, &late, &pulling];
     let mut rest = Vec::new();
     for remote in remotes {
-        assert_eq!(remote.scrape(&proxy, 5.0).await, 200);
+        assert_eq!(remote.scrape(&proxy, 5.0).await.status(), 200);
         rest.push(remote.client.daemon.descriptors());
     }
 
@@ -62,8 +63,8 @@ async fn cut_and_mend(mut network: Network, cut: Duration, timeout: f64) {
             }
             pulling.exporter.daemon.thaw();
         };
-        let (status, ()) = join!(answer, cutting);
-        assert_eq!(status, 504);
+        let (answer, ()) = join!(answer, cutting);
+        assert_eq!(answer.status(), 504, "{answer:?}");
     };
     let asked = async {
         idle(cut / 4).await;
@@ -73,20 +74,24 @@ async fn cut_and_mend(mut network: Network, cut: Duration, timeout: f64) {
         idle(cut / 2).await;
         late.scrape(&proxy, 1.0).await
     };
-    let (_, soon_status, late_status, ()) = join!(frozen, asked, asked_late, idle(cut));
-    assert_eq!([soon_status, late_status], [504, 504]);
+    let ((), for_soon, for_late, ()) = join!(frozen, asked, asked_late, idle(cut));
+    for answer in [for_soon, for_late] {
+        assert_eq!(answer.status(), 504, "{answer:?}");
+    }
 
     for remote in remotes {
         remote.host.mend();
     }
     idle(Duration::from_secs(5)).await;
-    let statuses = join!(
+    let answers = join!(
         quiet.scrape(&proxy, timeout),
         soon.scrape(&proxy, timeout),
         late.scrape(&proxy, timeout),
         pulling.scrape(&proxy, timeout),
     );
-    assert_eq!(statuses, (200, 200, 200, 200));
+    for answer in [answers.0, answers.1, answers.2, answers.3] {
+        assert_eq!(answer.status(), 200, "{}", answer.reason());
+    }
 
     for (remote, rest) in remotes.into_iter().zip(rest) {
         until("the client's descriptors of before", DEAD, async || {
@@ -169,14 +174,10 @@ impl Remote {
         }
     }
 
-    /// Has it scraped, and gives the status.
-    async fn scrape(&self, proxy: &Proxy, seconds: f64) -> u16 {
+    /// Has it scraped, and gives the answer.
+    async fn scrape(&self, proxy: &Proxy, seconds: f64) -> Message {
         let url = format!("http://{}:9100/metrics", self.name);
-        let answer = proxy.scrape(&url, seconds).await;
-        if answer.status() != 200 {
-            println!("{}: {} {}", self.name, answer.status(), answer.reason());
-        }
-        answer.status()
+        proxy.scrape(&url, seconds).await
     }
 }
 
