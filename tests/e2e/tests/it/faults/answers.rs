@@ -95,7 +95,7 @@ async fn readers_of_a_byte_a_second_are_cut_off_when_their_time_is_up() {
         );
         while let Some(read) = readers.join_next().await {
             let (mut stream, count) = read.unwrap();
-            assert!(count >= 2, "{count} bytes");
+            assert!(count >= 1, "{count} bytes");
             // The connection ended long before the answer.
             let mut rest = Vec::new();
             let ended = tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await;
