@@ -49,10 +49,19 @@ lint: ## Check format, lints, documentation and dependencies
 		set -x; cargo deny --locked check bans licenses sources; \
 	else echo "cargo deny is not installed (cargo install --locked cargo-deny): dependencies are not checked"; fi
 
+.PHONY: fuzz
+fuzz: ## Fuzz each parser of foreign bytes for a minute: make fuzz SECONDS_EACH=10 TARGETS="name pushed" SANITIZER=address
+	@SECONDS_EACH="$(SECONDS_EACH)" SANITIZER="$(SANITIZER)" scripts/fuzz $(TARGETS)
+
 .PHONY: bench
 bench: ## Measure the programs against their goals in two minutes; BENCH=--help tells what else
 	cargo build --release --locked -p pushprox-proxy -p pushprox-client -p pushprox-bench
 	@"$$(scripts/target-folder)/release/bench" $(BENCH)
+
+.PHONY: soak
+soak: ## Ten minutes of random faults under load; SOAK='--duration=1h --seed=7' for others
+	cargo build --release --locked -p pushprox-proxy -p pushprox-client -p pushprox-soak
+	@"$$(scripts/target-folder)/release/soak" $(SOAK)
 
 .PHONY: docker
 docker: $(addprefix docker-,$(IMAGES)) ## Build the images: make docker TAGBASE=registry/folder VERSION=1.2

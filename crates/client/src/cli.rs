@@ -1,13 +1,12 @@
 //! The command line, as the operator types it.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
 use pushprox_daemon::cli::{go_duration, positive_go_duration};
-use pushprox_daemon::listen::{AddressError, ListenAddress};
 use pushprox_daemon::logging::LogArgs;
+use pushprox_daemon::own_pages::MetricsAddress;
 use pushprox_protocol::Fqdn;
 
 use crate::credentials::ExtraHeader;
@@ -174,20 +173,5 @@ fn file_name(text: &str) -> Result<PathBuf, &'static str> {
     match text {
         "" => Err("the value is empty; give the name of a file"),
         _ => Ok(text.into()),
-    }
-}
-
-/// The value of `--metrics-addr`, where nothing means nowhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetricsAddress(pub Option<ListenAddress>);
-
-impl FromStr for MetricsAddress {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        match text {
-            "" => Ok(Self(None)),
-            _ => text.parse().map(|address| Self(Some(address))),
-        }
     }
 }

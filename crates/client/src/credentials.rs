@@ -89,6 +89,14 @@ impl CredentialFiles {
                 if token.contains(char::is_whitespace) {
                     return Err(LegError::new(&flag, path, "has more than a token in it"));
                 }
+                // A mark of the byte order, say, which an editor has put in front.
+                if !token.is_ascii() {
+                    return Err(LegError::new(
+                        &flag,
+                        path,
+                        "has characters that no token has",
+                    ));
+                }
                 (flag, path, format!("Bearer {token}"))
             }
             (None, Some(path)) => {
@@ -184,6 +192,11 @@ mod tests {
                 Some("s3cret\u{1}"),
                 None,
                 "--proxy.bearer-token-file: token has characters that a header cannot hold",
+            ),
+            (
+                Some("\u{feff}s3cret\n"),
+                None,
+                "--proxy.bearer-token-file: token has characters that no token has",
             ),
             (
                 None,

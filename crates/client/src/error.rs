@@ -139,8 +139,11 @@ pub struct TargetBrokeOff(pub String);
 /// A poll that brought neither a scrape nor the end of its wait.
 #[derive(Debug, thiserror::Error)]
 pub enum PollError {
-    /// The request failed.
+    /// There was no connection to poll on.
     #[error("cannot reach the proxy: {0}")]
+    Unreachable(String),
+    /// The request failed.
+    #[error("the poll broke off: {0}")]
     Request(String),
     /// The proxy had promised to end the poll by now.
     #[error("the proxy did not end the poll in the time that it had agreed to")]
@@ -148,18 +151,38 @@ pub enum PollError {
     /// The proxy answered something else.
     #[error("the proxy answered {0}")]
     Status(String),
+    /// The proxy is somewhere else, or this is none.
+    #[error("the proxy answered {0}, and redirects to {1}; redirects are not followed")]
+    Redirect(String, String),
     /// An empty answer that did not wait for a scrape.
-    #[error("the proxy ended the poll after {}, without a scrape", in_millis(*.0))]
-    TooSoon(Duration),
+    #[error("the proxy does not hold polls: it answered at once, without a scrape")]
+    TooSoon,
     /// The instruction did not come whole.
     #[error("the proxy's instruction broke off: {0}")]
     BrokenOff(String),
     /// The instruction is longer than any.
     #[error("the proxy's answer to a poll has more than {0} bytes")]
     TooLong(usize),
-    /// The body is something else, such as a login page.
+    /// A page for people, such as that of a network which wants a login.
+    #[error(
+        "the proxy's answer to a poll is an HTML page: something else than a PushProx proxy answers"
+    )]
+    Page,
+    /// The body is something else.
     #[error("the proxy's answer to a poll is not a scrape: {0}")]
     NotAnInstruction(#[source] MessageError),
+}
+
+impl PollError {
+    /// Tells a failed request.
+    #[must_use]
+    pub fn request(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        match error.is_connect() {
+            true => Self::Unreachable(why(&error)),
+            false => Self::Request(why(&error)),
+        }
+    }
 }
 
 /// What the network or the peer did, in words for people: the last cause, and what it belongs to.

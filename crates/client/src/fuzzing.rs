@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn what_was_found_once_is_not_found_again() {
-        let targets: [(&str, fn(&[u8])); 1] = [("pull_query", pull_query)];
+        let targets = [("pull_query", pull_query as fn(&[u8]))];
         for (target, check) in targets {
             for bytes in [seeds::of(target), seeds::regressions(target)].concat() {
                 check(&bytes);

@@ -1,5 +1,5 @@
-//! The two HTTP clients, one for each leg, which share nothing: no credentials, no certificates, no
-//! connections.
+//! The HTTP clients. Those of the two legs share nothing: no credentials, no certificates, no
+//! connections; and polls have connections of their own.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -7,32 +7,51 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use hyper::ext::ReasonPhrase;
-use pushprox_daemon::listen::{
-    KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES, USER_TIMEOUT,
-};
+use pushprox_daemon::listen::{KEEPALIVE_RETRIES, USER_TIMEOUT};
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Request, Response};
 use tower::util::MapRequestLayer;
 use url::Url;
 
+use crate::error::find;
 use crate::leg::LegError;
 use crate::proxy_url::ProxyUrl;
 use crate::tls::Tls;
 
-/// The client for polls and pushes. It goes through the HTTP proxy that the environment names.
-///
-/// # Errors
-///
-/// The certificates cannot be used, or the system's cannot be read.
-pub fn to_proxy(url: &ProxyUrl, tls: &Tls) -> Result<Client, LegError> {
-    let is_secure = url.poll().scheme() == "https" || a_proxy_in_the_environment_is_secure();
-    let mut builder = builder(is_secure).connect_timeout(CONNECT_TIMEOUT);
-    if url.is_loopback() {
-        // As Go does: what runs beside us is not reached through somebody else.
-        builder = builder.no_proxy();
+/// The clients for polls and pushes. They go through the HTTP proxy that the environment names.
+#[derive(Debug, Clone)]
+pub struct ToProxy {
+    /// A poll never goes out on a connection that a push has left: where a poll has just failed, the
+    /// cable is cut, and what is kept from before is dead without knowing it.
+    pub(crate) polls: Client,
+    pub(crate) pushes: Client,
+}
+
+impl ToProxy {
+    /// Clients for the proxy at `url`.
+    ///
+    /// # Errors
+    ///
+    /// The certificates cannot be used, or the system's cannot be read.
+    pub fn new(url: &ProxyUrl, tls: &Tls) -> Result<Self, LegError> {
+        let is_secure = url.poll().scheme() == "https" || a_proxy_in_the_environment_is_secure();
+        let build = |user_timeout| {
+            let mut builder = builder(is_secure)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .tcp_user_timeout(user_timeout)
+                .connector_layer(MapRequestLayer::new(note_connect));
+            if url.is_loopback() {
+                // As Go does: what runs beside us is not reached through somebody else.
+                builder = builder.no_proxy();
+            }
+            let built = tls.apply(builder, url.poll()).build();
+            built.map_err(|error| tls.blame(&error))
+        };
+        Ok(Self {
+            polls: build(POLL_USER_TIMEOUT)?,
+            pushes: build(USER_TIMEOUT)?,
+        })
     }
-    let built = tls.apply(builder, url.poll()).build();
-    built.map_err(|error| tls.blame(&error))
 }
 
 /// Whether an HTTP proxy in the environment may stand between the client and this proxy.
@@ -100,13 +119,51 @@ impl ToTarget {
     }
 }
 
-/// Awaits a request of [`ToTarget`]'s, and tells beside its outcome whether it began a new connection.
-pub async fn watch_connects<T>(request: impl Future<Output = T>) -> (T, bool) {
-    let watched = async {
-        let outcome = request.await;
-        (outcome, CONNECTED.with(Cell::get))
-    };
-    CONNECTED.scope(Cell::new(false), watched).await
+/// Sends a request until it has gone out on a connection that is alive. A peer may close a
+/// connection in the very moment in which it is used again, and one behind a cut cable may have
+/// forgotten it; but one that closes a fresh connection means it.
+///
+/// `again` makes the request anew, as often as it can be made.
+///
+/// # Errors
+///
+/// Those of the last request.
+pub async fn on_a_live_connection<F>(
+    mut request: F,
+    mut again: impl FnMut() -> Option<F>,
+) -> reqwest::Result<Response>
+where
+    F: Future<Output = reqwest::Result<Response>>,
+{
+    loop {
+        let watched = async {
+            let outcome = request.await;
+            (outcome, CONNECTED.with(Cell::get))
+        };
+        let (outcome, is_fresh) = CONNECTED.scope(Cell::new(false), watched).await;
+        // Each failure takes a dead connection out of the pool, so that they come to an end.
+        match outcome
+            .as_ref()
+            .err()
+            .filter(|error| !is_fresh && was_closed(error))
+        {
+            Some(_) => match again() {
+                Some(next) => request = next,
+                None => return outcome,
+            },
+            None => return outcome,
+        }
+    }
+}
+
+fn was_closed(error: &reqwest::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut};
+    !error.is_connect()
+        && (find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message)
+            || find::<std::io::Error>(error).is_some_and(|io| {
+                let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut];
+                kinds.contains(&io.kind())
+            }))
 }
 
 tokio::task_local! {
@@ -158,6 +215,7 @@ pub async fn discard(mut response: Response) -> String {
 fn to_target(is_secure: bool) -> ClientBuilder {
     builder(is_secure)
         .no_proxy()
+        .tcp_user_timeout(USER_TIMEOUT)
         .http1_max_headers(MAX_TARGET_HEADERS)
         .connector_layer(MapRequestLayer::new(note_connect))
 }
@@ -178,7 +236,6 @@ fn builder(is_secure: bool) -> ClientBuilder {
         .tcp_keepalive(KEEPALIVE_IDLE)
         .tcp_keepalive_interval(KEEPALIVE_INTERVAL)
         .tcp_keepalive_retries(KEEPALIVE_RETRIES)
-        .tcp_user_timeout(USER_TIMEOUT)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .pool_max_idle_per_host(POOL_MAX_IDLE)
 }
@@ -194,8 +251,22 @@ fn a_proxy_in_the_environment_is_secure() -> bool {
 /// and its reason is the one told.
 const MAX_TARGET_HEADERS: usize = 1_000;
 
-/// For a connection to the proxy, which no scrape's time bounds.
+/// For a connection to the proxy, which no scrape's time bounds. Meanwhile the system sends what
+/// gets lost again after 1, 3 and 7 s, and the resolver its question after 5 s, so that a cable that
+/// comes back is noticed within 5 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection is idle before the peer is asked whether it lives: no longer than it takes a
+/// proxy that hears nothing more to give it up, or else nobody would notice when the cable is back.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+
+/// The time between two such questions, and so until a peer that has forgotten a connection says so
+/// when the cable is back.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a poll's connection may be silent in spite of all questions. The system counts questions
+/// by this time, not by their number: it is time for two.
+const POLL_USER_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Below the idle limits that servers and load balancers commonly have (60 s and more), so that it
 /// is this side that closes, and no request runs into a connection that is being closed.

@@ -5,14 +5,17 @@ use std::fmt;
 use std::path::Path;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use pushprox_daemon::config_file::FileError;
 use pushprox_daemon::reload::{Files, Reloaded};
+use url::Url;
 
+use crate::answer::PushBody;
 use crate::credentials::{CredentialFiles, ExtraHeader};
-use crate::http::{ToTarget, to_proxy};
+use crate::http::{ToProxy, ToTarget, on_a_live_connection};
 use crate::proxy_url::ProxyUrl;
 use crate::pull_url::PullUrl;
+use crate::repeatable::Repeatable;
 use crate::tls::{Tls, TlsFlags};
 
 /// A file of a leg's that cannot be used: its flag, and what is wrong.
@@ -58,7 +61,7 @@ impl LegFlags {
 
 /// The leg to the proxy.
 pub struct ProxyLeg {
-    pub(crate) http: reqwest::Client,
+    pub(crate) http: ToProxy,
     pub(crate) tls: Tls,
     /// Credentials among them.
     pub(crate) headers: HeaderMap,
@@ -83,20 +86,41 @@ impl ProxyLeg {
             headers.insert(AUTHORIZATION, authorization);
         }
         Ok(Self {
-            http: to_proxy(url, &tls)?,
+            http: ToProxy::new(url, &tls)?,
             tls,
             headers,
         })
     }
 
-    /// Sends a request, with what this leg adds to it.
-    pub(crate) async fn execute(
+    /// Sends a poll, with what this leg adds to it.
+    pub(crate) async fn poll(
         &self,
         mut request: reqwest::Request,
     ) -> reqwest::Result<reqwest::Response> {
+        self.complete(&mut request);
+        self.http.polls.execute(request).await
+    }
+
+    /// Sends a push, with what this leg adds to it: once more where the connection on which it went
+    /// out turns out dead. The proxy takes one answer for a scrape, whatever comes twice.
+    pub(crate) async fn push(
+        &self,
+        url: &Url,
+        push: PushBody,
+    ) -> reqwest::Result<reqwest::Response> {
+        let send = |body| {
+            let mut request = reqwest::Request::new(Method::POST, url.clone());
+            *request.body_mut() = Some(body);
+            self.complete(&mut request);
+            self.http.pushes.execute(request)
+        };
+        let push = Repeatable::new(push);
+        on_a_live_connection(send(push.first()), || push.again().map(send)).await
+    }
+
+    fn complete(&self, request: &mut reqwest::Request) {
         request.headers_mut().extend(self.headers.clone());
-        self.tls.address(&mut request);
-        self.http.execute(request).await
+        self.tls.address(request);
     }
 }
 

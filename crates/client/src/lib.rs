@@ -1,6 +1,6 @@
 //! The client: fetches metrics for a Prometheus that cannot reach them.
 //!
-//! [`poller`] keeps one poll open at the proxy. Each scrape that comes back becomes a task of
+//! [`poller`] keeps one [`poll`] open at the proxy. Each scrape that comes back becomes a task of
 //! [`executor`]: [`scraper`] asks the pull URL, [`answer`] turns what comes, or what went wrong,
 //! into the body of a push, and [`pusher`] takes that to the proxy while it is still coming in. The
 //! two legs have HTTP clients, certificates and credentials of their own ([`leg`], [`http`]), so that
@@ -19,32 +19,36 @@ pub mod executor;
 pub mod fuzzing;
 pub mod hostname;
 pub mod http;
+pub mod in_hand;
 pub mod leg;
 pub mod metrics;
+pub mod poll;
 pub mod poller;
 pub mod proxy_url;
 pub mod pull_url;
 pub mod pusher;
 pub mod readiness;
+pub mod repeatable;
 pub mod scraper;
 pub mod tls;
+pub mod trouble;
 pub mod urls;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use pushprox_daemon::listen::ListenAddress;
 use pushprox_daemon::metrics::Registry;
 use pushprox_daemon::web::Web;
-use pushprox_daemon::{Shutdown, admin, systemd};
+use pushprox_daemon::{Shutdown, own_pages, systemd};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::executor::Executor;
 use crate::metrics::Metrics;
+use crate::poll::Polls;
 use crate::poller::Poller;
 use crate::pusher::Pusher;
 use crate::readiness::Readiness;
@@ -56,7 +60,7 @@ use crate::scraper::Scraper;
 ///
 /// It could not start: no usable name, or certificates that cannot be used.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-    let web = Arc::new(Web::load(config.web_config)?);
+    let web = Web::load(config.web_config)?;
     shutdown.spawn(config.to_proxy.clone().watch(shutdown.clone()));
     shutdown.spawn(config.to_target.clone().watch(shutdown.clone()));
     let fqdn = match config.fqdn {
@@ -67,10 +71,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let metrics = Metrics::register(&mut registry);
     let readiness = Arc::new(Readiness::new());
     if let Some(address) = &config.metrics_address {
-        web.guard.register(&mut registry);
-        let (watched, until) = (web.clone(), shutdown.clone());
-        shutdown.spawn(async move { watched.watch(until).await });
-        serve_own_pages(address, registry, &readiness, web, &shutdown).await;
+        let readiness = Arc::clone(&readiness);
+        let ready = move || readiness.is_ready(Instant::now());
+        own_pages::serve(address, registry, ready, web, &shutdown).await;
     }
     info!(
         version = pushprox_daemon::VERSION,
@@ -90,17 +93,17 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     });
     systemd::attend(&shutdown);
     systemd::ready();
-    Poller::new(
+    let polls = Polls::new(
         config.to_proxy,
         config.proxy_url,
         &fqdn,
         config.poll_wait,
-        Backoff::new(config.retry_initial_wait, config.retry_max_wait),
-        readiness,
-        metrics,
-    )
-    .run(executor, &shutdown)
-    .await;
+        Arc::clone(&readiness),
+    );
+    let backoff = Backoff::new(config.retry_initial_wait, config.retry_max_wait);
+    Poller::new(polls, backoff, readiness, metrics)
+        .run(executor, &shutdown)
+        .await;
     let grace_is_over = async {
         tokio::time::sleep(config.grace_period).await;
         give_up.cancel();
@@ -116,30 +119,3 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
 
 /// For telling the proxy about the scrapes that the grace period was too short for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// A port that is taken keeps nobody from being scraped: several clients may run on a machine.
-async fn serve_own_pages(
-    address: &ListenAddress,
-    registry: Registry,
-    readiness: &Arc<Readiness>,
-    web: Arc<Web>,
-    shutdown: &Shutdown,
-) {
-    match address.bind().await {
-        Ok(listener) => {
-            if let Ok(address) = listener.local_addr() {
-                info!(%address, "serving own pages");
-            }
-            let readiness = Arc::clone(readiness);
-            let ready = move || readiness.is_ready(Instant::now());
-            shutdown.spawn(admin::serve_with(
-                listener,
-                Arc::new(registry),
-                ready,
-                web,
-                shutdown.clone(),
-            ));
-        }
-        Err(error) => warn!(%error, "the client runs without its own /metrics"),
-    }
-}

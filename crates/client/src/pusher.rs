@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, StatusCode};
 use pushprox_daemon::reload::Reloaded;
 use tokio::time::{Instant, timeout_at};
 
@@ -39,10 +39,10 @@ impl Pusher {
         deadline: Instant,
     ) -> Result<(), PushError> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut request = reqwest::Request::new(Method::POST, self.url.push().clone());
-        *request.body_mut() = Some(reqwest::Body::wrap(answer.into_push(id, left)));
+        let push = answer.into_push(id, left);
+        let leg = self.leg.current();
         let exchange = async {
-            let response = self.leg.current().execute(request).await;
+            let response = leg.push(self.url.push(), push).await;
             let response = response.map_err(PushError::request)?;
             let status = response.status();
             let told = discard(response).await;

@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::answer::Answer;
 use crate::config::PullToken;
-use crate::error::{PullError, find};
-use crate::http::watch_connects;
+use crate::error::PullError;
+use crate::http::on_a_live_connection;
 use crate::leg::{LegError, TargetLeg};
 use crate::pull_url::PullUrl;
 use crate::urls::shown;
@@ -58,19 +58,13 @@ impl Scraper {
         let leg = self.leg.current();
         let mut headers = self.headers(instruction, &leg);
         headers.insert(SCRAPE_TIMEOUT_SECONDS, timeout::format(within));
-        let request = || {
+        let ask = || {
             let mut request = reqwest::Request::new(method.clone(), url.clone());
             *request.headers_mut() = headers.clone();
             leg.http.execute(request)
         };
-        let exchange = async {
-            match watch_connects(request()).await {
-                // A target may close a connection in the very moment in which it is used again,
-                // and a scrape can be asked twice. One that closes a fresh connection means it.
-                (Err(error), false) if was_closed(&error) => request().await,
-                (result, _) => result,
-            }
-        };
+        // A scrape can be asked any number of times.
+        let exchange = on_a_live_connection(ask(), || Some(ask()));
         match timeout_at(deadline, exchange).await {
             Ok(Ok(response)) if response.status().is_informational() => {
                 Err(PullError::Informational {
@@ -104,11 +98,4 @@ impl Scraper {
         }
         headers
     }
-}
-
-fn was_closed(error: &reqwest::Error) -> bool {
-    !error.is_connect()
-        && (find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message)
-            || find::<std::io::Error>(error)
-                .is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionReset))
 }

@@ -65,7 +65,8 @@ pub async fn serve(
 }
 
 /// The same, as `web` has it: with TLS, to users only, and so on. `/-/healthy` and `/-/ready` are
-/// for everyone, since probes have no credentials.
+/// for everyone and as often as they are asked for, since probes have no credentials, and whoever
+/// sends them takes a refusal for a failure.
 pub async fn serve_with(
     mut listener: Listener,
     registry: Arc<Registry>,
@@ -145,8 +146,8 @@ impl Pages {
     async fn admit(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
         let (web, config) = (&self.web, self.web.config());
         let checked = async {
-            web.check_rate(&config)?;
             if !matches!(request.uri().path(), HEALTHY | READY) {
+                web.check_rate(&config)?;
                 web.check_user(&config, request.headers(), Place::Own, peer.ip())
                     .await?;
             }
@@ -207,6 +208,10 @@ mod tests {
     use tokio::net::TcpStream;
 
     async fn start(ready: Arc<AtomicBool>) -> (SocketAddr, Shutdown) {
+        start_with(ready, Web::open()).await
+    }
+
+    async fn start_with(ready: Arc<AtomicBool>, web: Web) -> (SocketAddr, Shutdown) {
         let listener = "127.0.0.1:0"
             .parse::<crate::listen::ListenAddress>()
             .unwrap()
@@ -216,10 +221,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let is_ready = move || ready.load(Ordering::Relaxed);
-        shutdown.spawn(serve(
+        shutdown.spawn(serve_with(
             listener,
             Arc::new(Registry::new()),
             is_ready,
+            Arc::new(web),
             shutdown.clone(),
         ));
         (address, shutdown)
@@ -263,6 +269,26 @@ mod tests {
         );
         let head = ask(address, "HEAD /metrics").await;
         assert!(head.ends_with("\r\n\r\n"), "{head}");
+        assert!(shutdown.drain(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn a_rate_limit_is_not_for_probes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("web.yml");
+        std::fs::write(&file, "rate_limit: {interval: 1h, burst: 1}\n").unwrap();
+        let web = Web::load(Some(file)).unwrap();
+        let (address, shutdown) = start_with(Arc::new(AtomicBool::new(true)), web).await;
+        for (request, wanted) in [
+            ("GET /-/healthy", "HTTP/1.1 200 "),
+            ("GET /metrics", "HTTP/1.1 200 "),
+            ("GET /metrics", "HTTP/1.1 429 "),
+            ("GET /-/healthy", "HTTP/1.1 200 "),
+            ("GET /-/ready", "HTTP/1.1 200 "),
+        ] {
+            let answer = ask(address, request).await;
+            assert!(answer.starts_with(wanted), "{request}: {answer}");
+        }
         assert!(shutdown.drain(Duration::from_secs(5)).await);
     }
 

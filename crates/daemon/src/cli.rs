@@ -180,20 +180,18 @@ fn one_line(command: &Command, given: &[OsString], error: &clap::Error) -> Strin
                 variables_instead(command, &flag)
             )
         }
-        // A URL with a password in it, which has lost its flag or is taken for one.
+        // A URL with a password in it that has lost its flag or is taken for one, or the second word
+        // of a header that nobody has put quotes around.
         ErrorKind::UnknownArgument
-            if text_of(error, ContextKind::InvalidArg).is_some_and(|shown| shown.contains('@')) =>
+            if text_of(error, ContextKind::InvalidArg)
+                .is_none_or(|shown| shown.contains('@') || !shown.starts_with('-')) =>
         {
-            "there is an argument that belongs to no flag, and is not shown because of the '@' in \
-             it; -h lists the flags"
+            "there is an argument that belongs to no flag, and is not shown since it may be a secret \
+             (a value with a space in it needs quotes); -h lists the flags"
                 .to_owned()
         }
         ErrorKind::UnknownArgument => {
-            let mut line = if flag.starts_with('-') {
-                format!("there is no flag {flag}")
-            } else {
-                format!("{flag:?} is not a flag, and no other arguments are taken")
-            };
+            let mut line = format!("there is no flag {flag}");
             match text_of(error, ContextKind::SuggestedArg) {
                 Some(near) => write!(line, "; did you mean {}?", flag_name(near)).ok(),
                 None => write!(line, "; -h lists the flags").ok(),

@@ -66,8 +66,8 @@ mod tests {
 
     #[test]
     fn what_was_found_once_is_not_found_again() {
-        let targets: [(&str, fn(&[u8])); 3] = [
-            ("certificate", certificate),
+        let targets = [
+            ("certificate", certificate as fn(&[u8])),
             ("credentials", credentials),
             ("web_config", web_config),
         ];

@@ -10,7 +10,7 @@
 //! | [`file_limit`] | how many connections the system allows |
 //! | [`listen`] | listen addresses in Go's syntax, sockets, the accept loop |
 //! | [`metrics`] | the registry, build and process metrics, the exposition formats |
-//! | [`admin`] | `/metrics`, `/-/healthy`, `/-/ready` |
+//! | [`admin`], [`own_pages`] | `/metrics`, `/-/healthy`, `/-/ready`; `--metrics-addr` |
 //! | [`respond`] | plain answers with a telling reason phrase |
 //! | [`config_file`], [`reload`] | strict YAML files, read again when they change |
 //! | [`web_config`], [`web`] | `--web.config.file`: TLS, users, headers, a rate limit; and how they apply |
@@ -30,6 +30,7 @@ pub mod guard;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod own_pages;
 pub mod passwords;
 mod process;
 pub mod rate;

@@ -1,7 +1,7 @@
 //! Passwords against bcrypt hashes: off the event loop, one at a time, each verdict kept for a
 //! while, and as slow for users that do not exist as for those that do.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::str::FromStr as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +29,12 @@ pub struct PasswordHash(Box<str>);
 pub struct NoHash;
 
 impl PasswordHash {
+    /// The hash as it is written in files.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
     fn cost(&self) -> u32 {
         bcrypt::HashParts::from_str(&self.0).map_or(0, |parts| parts.get_cost())
     }
@@ -87,10 +93,10 @@ impl Users {
         self.hashes.is_empty()
     }
 
-    /// Whether there is a user of this name.
+    /// The hash of a user's password, if there is a user of this name.
     #[must_use]
-    pub fn contains(&self, user: &str) -> bool {
-        self.hashes.contains_key(user)
+    pub fn hash(&self, user: &str) -> Option<&PasswordHash> {
+        self.hashes.get(user)
     }
 }
 
@@ -111,9 +117,14 @@ pub struct Passwords {
     waiting: AtomicUsize,
 }
 
-/// What was asked lately, the latest last. What is kept is a digest under a key of this process's.
-#[derive(Debug, Default)]
-struct Recent(VecDeque<[u8; 32]>);
+/// What was asked lately. What is kept is a digest under a key of this process's.
+#[derive(Debug)]
+struct Recent {
+    asked: HashSet<[u8; 32]>,
+    /// The same, the oldest first.
+    order: VecDeque<[u8; 32]>,
+    max: usize,
+}
 
 impl Passwords {
     /// Knows no verdict yet.
@@ -121,8 +132,8 @@ impl Passwords {
     pub fn new() -> Self {
         Self {
             key: OnceLock::new(),
-            right: Mutex::default(),
-            wrong: Mutex::default(),
+            right: Mutex::new(Recent::new(MAX_RIGHT)),
+            wrong: Mutex::new(Recent::new(MAX_WRONG)),
             one_at_a_time: Arc::new(Semaphore::new(1)),
             waiting: AtomicUsize::new(0),
         }
@@ -187,21 +198,28 @@ impl Default for Passwords {
 }
 
 impl Recent {
-    fn has(&mut self, asked: &[u8; 32]) -> bool {
-        let Some(at) = self.0.iter().position(|kept| kept == asked) else {
-            return false;
-        };
-        if let Some(found) = self.0.remove(at) {
-            self.0.push_back(found);
+    fn new(max: usize) -> Self {
+        Self {
+            asked: HashSet::new(),
+            order: VecDeque::new(),
+            max,
         }
-        true
+    }
+
+    fn has(&self, asked: &[u8; 32]) -> bool {
+        self.asked.contains(asked)
     }
 
     fn add(&mut self, asked: [u8; 32]) {
-        if self.0.len() >= REMEMBERED {
-            self.0.pop_front();
+        if !self.asked.insert(asked) {
+            return;
         }
-        self.0.push_back(asked);
+        self.order.push_back(asked);
+        if self.order.len() > self.max
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.asked.remove(&oldest);
+        }
     }
 }
 
@@ -224,8 +242,12 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Verdicts of each kind. Wrong passwords push no right ones out.
-const REMEMBERED: usize = 100;
+/// Of right passwords there are as many as users, and each of them is asked for again and again: one
+/// that is pushed out costs a whole check.
+const MAX_RIGHT: usize = 10_000;
+
+/// Of wrong ones there is no end. They push no right ones out.
+const MAX_WRONG: usize = 100;
 
 /// At the usual cost, about five seconds of work.
 const MAX_WAITING: usize = 64;
@@ -262,8 +284,8 @@ mod tests {
                 assert_eq!(verdict, Ok(right), "{user} {password}");
             }
         }
-        assert_eq!(passwords.right.lock().0.len(), 2);
-        assert_eq!(passwords.wrong.lock().0.len(), 3);
+        assert_eq!(passwords.right.lock().order.len(), 2);
+        assert_eq!(passwords.wrong.lock().order.len(), 3);
         assert_eq!(passwords.waiting.load(Ordering::Relaxed), 0);
     }
 
@@ -294,12 +316,63 @@ mod tests {
             passwords.verify(&users, "a", &secret("right")).await,
             Ok(true)
         );
-        for guess in 0..REMEMBERED + 20 {
+        for guess in 0..MAX_WRONG + 20 {
             let guess = secret(&format!("guess {guess}"));
             assert_eq!(passwords.verify(&users, "a", &guess).await, Ok(false));
         }
-        assert_eq!(passwords.wrong.lock().0.len(), REMEMBERED);
-        assert_eq!(passwords.right.lock().0.len(), 1);
+        assert_eq!(passwords.wrong.lock().order.len(), MAX_WRONG);
+        assert_eq!(passwords.right.lock().order.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn passwords_are_bytes_of_which_72_count() {
+        let long = "x".repeat(72);
+        let users = [
+            ("", ""),
+            ("ü", "größe \u{1f511}"),
+            ("nul", "a\0b"),
+            ("long", &long),
+        ];
+        let users = Users::new(users.map(|(user, password)| (user.to_owned(), hash(password))));
+        let passwords = Passwords::new();
+        for (user, password, right) in [
+            ("", "", true),
+            ("", " ", false),
+            ("ü", "größe \u{1f511}", true),
+            ("u\u{308}", "größe \u{1f511}", false),
+            ("ü", "", false),
+            ("nul", "a\0b", true),
+            ("nul", "a", false),
+            ("nul", "a\0c", false),
+            ("long", &long, true),
+            ("long", &format!("{long}y"), true),
+            ("long", &long[1..], false),
+        ] {
+            let verdict = passwords.verify(&users, user, &secret(password)).await;
+            assert_eq!(verdict, Ok(right), "{user:?} {password:?}");
+        }
+    }
+
+    #[test]
+    fn right_passwords_of_many_users_are_all_remembered() {
+        let passwords = Passwords::new();
+        let digest = |number: usize| {
+            let mut digest = [0; 32];
+            digest[..8].copy_from_slice(&number.to_ne_bytes());
+            digest
+        };
+        let mut right = passwords.right.lock();
+        for number in 0..MAX_RIGHT {
+            right.add(digest(number));
+            right.add(digest(number));
+        }
+        assert!((0..MAX_RIGHT).all(|number| right.has(&digest(number))));
+        right.add(digest(MAX_RIGHT));
+        assert!(!right.has(&digest(0)) && right.has(&digest(1)));
+        assert_eq!(
+            (right.asked.len(), right.order.len()),
+            (MAX_RIGHT, MAX_RIGHT)
+        );
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub struct Files {
     read: Vec<(PathBuf, Option<Contents>)>,
 }
 
+/// What is in each of some files; nothing where one cannot be read.
+type Look = Vec<Option<Contents>>;
+
 /// A digest: the contents may be secret, and are not kept.
 type Contents = [u8; 32];
 
@@ -58,7 +61,7 @@ impl Files {
     }
 
     /// The files as they are now.
-    fn look(&self) -> Vec<Option<Contents>> {
+    fn look(&self) -> Look {
         self.read.iter().map(|(path, _)| look(path)).collect()
     }
 }
@@ -167,7 +170,7 @@ impl<T: Send + Sync + 'static, E: Error + 'static> Reloaded<T, E> {
                 () = tokio::time::sleep(pause) => {}
             }
             let this = Arc::clone(&self);
-            let looked = tokio::task::spawn_blocking(move || this.settle(changing)).await;
+            let looked = tokio::task::spawn_blocking(move || this.settle(changing.as_ref())).await;
             changing = looked.unwrap_or_else(|error| {
                 warn!(what = self.what, %error, "cannot look for changes");
                 None
@@ -176,14 +179,14 @@ impl<T: Send + Sync + 'static, E: Error + 'static> Reloaded<T, E> {
     }
 
     /// Takes over a change that has stood still since `before`. What is changing yet comes back.
-    fn settle(&self, before: Option<Vec<Option<Contents>>>) -> Option<Vec<Option<Contents>>> {
+    fn settle(&self, before: Option<&Look>) -> Option<Look> {
         let files = self.files.lock();
         if !files.have_changed() {
             return None;
         }
         let now = files.look();
         drop(files);
-        if before.as_ref() != Some(&now) {
+        if before != Some(&now) {
             return Some(now);
         }
         self.refresh();
@@ -294,11 +297,11 @@ mod tests {
         let mut changing = None;
         for part in ["2", "23", "234"] {
             fs::write(file("first"), part).unwrap();
-            changing = value.settle(changing);
+            changing = value.settle(changing.as_ref());
             assert!(changing.is_some());
             assert_eq!(*value.current(), 1, "{part}");
         }
-        assert_eq!(value.settle(changing), None);
+        assert_eq!(value.settle(changing.as_ref()), None);
         assert_eq!(*value.current(), 234);
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
 use x509_cert::Certificate;
@@ -40,6 +41,17 @@ pub fn of(certificate: &CertificateDer<'_>) -> Result<Vec<San>, Unreadable> {
         .map_err(|_| Unreadable)?;
     let names = names.map(|(_, names)| names.0).unwrap_or_default();
     Ok(names.iter().filter_map(san).collect())
+}
+
+/// Until when a certificate is good.
+///
+/// # Errors
+///
+/// [`Unreadable`] where it is malformed.
+pub fn not_after(certificate: &CertificateDer<'_>) -> Result<SystemTime, Unreadable> {
+    let certificate = Certificate::from_der(certificate).map_err(|_| Unreadable)?;
+    let not_after = certificate.tbs_certificate().validity().not_after;
+    Ok(SystemTime::UNIX_EPOCH + not_after.to_unix_duration())
 }
 
 fn san(name: &GeneralName) -> Option<San> {
@@ -104,8 +116,11 @@ mod tests {
 
     #[test]
     fn a_certificate_without_names_has_none_and_rubbish_is_refused() {
-        assert_eq!(of(&certificate(vec![])), Ok(vec![]));
+        let good = certificate(vec![]);
+        assert_eq!(of(&good), Ok(vec![]));
+        assert!(not_after(&good).unwrap() > SystemTime::now());
         assert_eq!(of(&CertificateDer::from(vec![])), Err(Unreadable));
+        assert_eq!(not_after(&CertificateDer::from(vec![])), Err(Unreadable));
         assert_eq!(
             of(&CertificateDer::from(vec![0x30, 0x84, 0xff])),
             Err(Unreadable)

@@ -4,7 +4,8 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ use crate::config_file::FileError;
 use crate::credentials::Credentials;
 use crate::exit::causes;
 use crate::guard::{Denied, Guard, Place};
+use crate::passwords::PasswordHash;
 use crate::rate::Bucket;
 use crate::reload::Reloaded;
 use crate::san::{self, San};
@@ -40,8 +42,21 @@ pub struct Web {
 pub enum Accepted {
     /// Plain TCP.
     Plain(TcpStream),
-    /// TLS, and the names in the client's certificate if that was verified.
-    Tls(Box<TlsStream<TcpStream>>, Option<Vec<San>>),
+    /// TLS, and the client's certificate if that was verified.
+    Tls(Box<TlsStream<TcpStream>>, Option<ClientCertificate>),
+}
+
+/// What a client's certificate says that was verified in the handshake.
+///
+/// A connection may outlive the certificate that it began with, and the authority: polls keep theirs
+/// for months.
+#[derive(Debug)]
+pub struct ClientCertificate {
+    /// The names in it.
+    pub names: Vec<San>,
+    not_after: SystemTime,
+    /// The generation of the files by which it was last verified.
+    verified_by: AtomicU64,
 }
 
 /// A handshake that came to nothing.
@@ -80,6 +95,19 @@ impl Web {
         })
     }
 
+    /// The same, for a daemon whose users stand elsewhere: a file with users is refused, and `why`
+    /// is the reason that is told.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`].
+    pub fn load_without_users(file: Option<PathBuf>, why: &'static str) -> Result<Self, FileError> {
+        Ok(match file {
+            Some(file) => Self::new(WebConfig::load_without_users(file, why)?),
+            None => Self::open(),
+        })
+    }
+
     fn new(config: Reloaded<WebConfig>) -> Self {
         Self {
             config: Arc::new(config),
@@ -94,6 +122,17 @@ impl Web {
         self.config.current()
     }
 
+    /// Reads the files again if they have changed. Whether something else is in force now.
+    pub fn refresh(&self) -> bool {
+        self.config.refresh()
+    }
+
+    /// How often what is in force has been replaced.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.config.generation()
+    }
+
     /// Reads the files again when they change, until the shutdown begins.
     pub async fn watch(&self, shutdown: Shutdown) {
         Arc::clone(&self.config).watch(shutdown).await;
@@ -105,6 +144,8 @@ impl Web {
     ///
     /// [`HandshakeError`].
     pub async fn accept(&self, stream: TcpStream) -> Result<Accepted, HandshakeError> {
+        // Before the configuration: of two that are taken at once the older number is the safe one.
+        let generation = self.generation();
         let config = self.config();
         let Some(tls) = config.tls() else {
             return Ok(Accepted::Plain(stream));
@@ -118,10 +159,31 @@ impl Web {
             .1
             .peer_certificates()
             .and_then(<[_]>::first);
-        let names = certificate
+        let certificate = certificate
             .filter(|_| config.verifies_clients())
-            .map(|certificate: &CertificateDer<'_>| san::of(certificate).unwrap_or_default());
-        Ok(Accepted::Tls(stream, names))
+            .map(|certificate| ClientCertificate::new(certificate, generation));
+        Ok(Accepted::Tls(stream, certificate))
+    }
+
+    /// Whether a certificate from an earlier handshake would get through in another. `chain` is what
+    /// the client showed then.
+    pub fn still_trusts(
+        &self,
+        certificate: &ClientCertificate,
+        chain: &[CertificateDer<'_>],
+    ) -> bool {
+        let generation = self.generation();
+        let verified_by = &certificate.verified_by;
+        if verified_by.load(Ordering::Relaxed) == generation
+            && certificate.not_after > SystemTime::now()
+        {
+            return true;
+        }
+        let is_trusted = self.config().trusts_client(chain);
+        if is_trusted {
+            verified_by.store(generation, Ordering::Relaxed);
+        }
+        is_trusted
     }
 
     /// Passes if there are not too many requests.
@@ -138,7 +200,8 @@ impl Web {
         }
     }
 
-    /// Passes if the request shows a user of the file's, or the file has none. Which user it is.
+    /// Passes if the request shows a user of the file's, or the file has none. Which user it is, and
+    /// the hash that its password met.
     ///
     /// # Errors
     ///
@@ -149,7 +212,7 @@ impl Web {
         headers: &HeaderMap,
         place: Place,
         address: IpAddr,
-    ) -> Result<Option<String>, Denied> {
+    ) -> Result<Option<(String, PasswordHash)>, Denied> {
         let Some(users) = config.users() else {
             return Ok(None);
         };
@@ -159,13 +222,34 @@ impl Web {
                 guard
                     .check_password(users, &user, &password, address)
                     .await?;
-                Ok(Some(user))
+                let hash = users.hash(&user).ok_or(Denied::Wrong)?.clone();
+                Ok(Some((user, hash)))
             }
             Some(Credentials::Bearer(token)) => {
                 // No token is right here, and guesses count as such.
                 self.guard.check_token(&token, address, |_| None)
             }
             None => Err(Denied::Missing),
+        }
+    }
+}
+
+impl ClientCertificate {
+    fn new(certificate: &CertificateDer<'_>, generation: u64) -> Self {
+        let not_after = san::not_after(certificate).unwrap_or(SystemTime::UNIX_EPOCH);
+        Self {
+            verified_by: AtomicU64::new(generation),
+            ..Self::with_names(san::of(certificate).unwrap_or_default(), not_after)
+        }
+    }
+
+    /// One with these names, from a handshake by the first of the files.
+    #[must_use]
+    pub fn with_names(names: Vec<San>, not_after: SystemTime) -> Self {
+        Self {
+            names,
+            not_after,
+            verified_by: AtomicU64::new(0),
         }
     }
 }

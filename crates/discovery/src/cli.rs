@@ -1,13 +1,12 @@
 //! The command line, as the operator types it.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
 use pushprox_daemon::cli::positive_go_duration;
-use pushprox_daemon::listen::{AddressError, ListenAddress};
 use pushprox_daemon::logging::LogArgs;
+use pushprox_daemon::own_pages::MetricsAddress;
 
 use crate::index::PortChoice;
 use crate::render::JobName;
@@ -146,19 +145,4 @@ pub enum Mode {
     ScrapeConfigs,
     /// As config, but Prometheus asks the proxies itself.
     HttpSd,
-}
-
-/// The value of `--metrics-addr`, where nothing means nowhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetricsAddress(pub Option<ListenAddress>);
-
-impl FromStr for MetricsAddress {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        match text {
-            "" => Ok(Self(None)),
-            _ => text.parse().map(|address| Self(Some(address))),
-        }
-    }
 }

@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn what_was_found_once_is_not_found_again() {
-        let targets: [(&str, fn(&[u8])); 2] = [("base", base), ("listing", listing)];
+        let targets = [("base", base as fn(&[u8])), ("listing", listing)];
         for (target, check) in targets {
             for bytes in [seeds::of(target), seeds::regressions(target)].concat() {
                 check(&bytes);

@@ -51,12 +51,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pushprox_daemon::listen::ListenAddress;
 use pushprox_daemon::metrics::Registry;
 use pushprox_daemon::web::Web;
-use pushprox_daemon::{Shutdown, admin, systemd};
+use pushprox_daemon::{Shutdown, own_pages, systemd};
 use tokio::sync::{mpsc, watch as latest};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::config::Config;
 use crate::index::Index;
@@ -73,7 +72,7 @@ use crate::watch::Watch;
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let mut registry = Registry::new();
     let metrics = Metrics::register(&mut registry);
-    let web = Arc::new(Web::load(config.web_config)?);
+    let web = Web::load(config.web_config)?;
     let (events, heard) = mpsc::channel(EVENTS);
     let (knowledge, known) = latest::channel(Knowledge::default());
     let watch = Watch::new(config.watch, events, metrics.clone());
@@ -91,10 +90,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let publisher = Publisher::new(config.publish, metrics, shutdown.token().clone())?;
     let is_ready = Arc::new(AtomicBool::new(false));
     if let Some(address) = config.metrics_address.filter(|_| !config.once) {
-        web.guard.register(&mut registry);
-        let (watched, until) = (Arc::clone(&web), shutdown.clone());
-        shutdown.spawn(async move { watched.watch(until).await });
-        serve_own_pages(&address, registry, Arc::clone(&is_ready), web, &shutdown).await;
+        let is_ready = Arc::clone(&is_ready);
+        let ready = move || is_ready.load(Ordering::Relaxed);
+        own_pages::serve(&address, registry, ready, web, &shutdown).await;
     }
     info!(version = pushprox_daemon::VERSION, "discovery started");
     shutdown.spawn(watch.run(shutdown.clone()));
@@ -134,32 +132,6 @@ async fn once(
     };
     publisher.publish(&snapshot).await?;
     Ok(())
-}
-
-/// A port that is taken keeps nobody from being found.
-async fn serve_own_pages(
-    address: &ListenAddress,
-    registry: Registry,
-    is_ready: Arc<AtomicBool>,
-    web: Arc<Web>,
-    shutdown: &Shutdown,
-) {
-    match address.bind().await {
-        Ok(listener) => {
-            if let Ok(address) = listener.local_addr() {
-                info!(%address, "listening");
-            }
-            let ready = move || is_ready.load(Ordering::Relaxed);
-            shutdown.spawn(admin::serve_with(
-                listener,
-                Arc::new(registry),
-                ready,
-                web,
-                shutdown.clone(),
-            ));
-        }
-        Err(error) => warn!(%error, "discovery runs without its own /metrics"),
-    }
 }
 
 /// Events that may wait; the watch waits when there are more.

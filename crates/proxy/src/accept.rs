@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::access::{Door, Peer, Sans};
+use crate::access::{Door, Peer};
 use crate::http1::answer::Answer;
 use crate::http1::socket::Socket;
 use crate::limits::Limit;
@@ -34,7 +34,7 @@ pub(crate) async fn accept(mut door: Door, proxy: Arc<Proxy>, connections: TaskT
         };
         let peer = Peer {
             ip: address.ip(),
-            sans: None,
+            certificate: None,
             roles: door.roles,
         };
         let turned_away = SPARE - proxy.spare.available_permits();
@@ -108,8 +108,8 @@ async fn shake_hands(
     };
     match shaken {
         Ok(Accepted::Plain(stream)) => Some((Socket::new(stream), peer)),
-        Ok(Accepted::Tls(stream, sans)) => {
-            peer.sans = sans.map(|sans| Box::new(Sans(sans)));
+        Ok(Accepted::Tls(stream, certificate)) => {
+            peer.certificate = certificate.map(Arc::new);
             Some((Socket::boxed(stream), peer))
         }
         Err(error) => {

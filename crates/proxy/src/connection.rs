@@ -41,6 +41,11 @@ pub(crate) fn serve(
                 Ok(None) => return,
                 Err(bad) => return Box::pin(refuse(socket, bad, &proxy)).await,
             };
+            let certificate = peer.certificate.as_deref();
+            if !proxy.access.still_trusts(certificate, socket.stream()) {
+                debug!(peer = %peer.ip, "the certificate of a connection is no longer good");
+                return;
+            }
             let served = match request.kind {
                 Kind::Poll { wait } => {
                     let accepted = match poll::accept(socket, request, wait, &peer, &proxy) {
@@ -98,7 +103,12 @@ async fn next_request(
             {
                 return Ok(Some(request));
             }
-            begun.get_or_insert_with(Instant::now);
+            if begun.is_none() {
+                begun = Some(Instant::now());
+                // The rest may be long in coming, and a thousand such peers are not to have a
+                // buffer each.
+                socket.settle(&proxy.buffers);
+            }
         }
         let deadline = match begun {
             Some(begun) => begun + proxy.limits.head_timeout,
@@ -240,7 +250,7 @@ mod tests {
         let proxy = Proxy::new(&Config::default(), Access::open(), CancellationToken::new());
         let peer = Peer {
             ip: std::net::Ipv4Addr::LOCALHOST.into(),
-            sans: None,
+            certificate: None,
             roles: Roles::ALL,
         };
         let size = std::mem::size_of_val(&serve(Socket::new(end), peer, Arc::new(proxy)));

@@ -136,7 +136,7 @@ fn read_body(
     };
     match has_arrived {
         Some(arrived) => assert_eq!(read.as_ref(), Ok(&arrived)),
-        None => assert!(later.len() > 0 || read.is_err(), "all of it has arrived"),
+        None => assert!(!later.is_empty() || read.is_err(), "all of it has arrived"),
     }
     assert_eq!(body.is_complete(), read.is_ok());
     (read, body.into_socket().ahead().to_vec())
@@ -161,8 +161,8 @@ mod tests {
 
     #[test]
     fn what_was_found_once_is_not_found_again() {
-        let targets: [(&str, fn(&[u8])); 5] = [
-            ("auth_config", auth_config),
+        let targets = [
+            ("auth_config", auth_config as fn(&[u8])),
             ("name_pattern", name_pattern),
             ("poll", poll),
             ("request", request),

@@ -13,7 +13,7 @@ use pushprox_protocol::{Fqdn, duration};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use crate::access::{Identity, Peer, Role};
+use crate::access::{Identity, Peer, Registrant, Role};
 use crate::connection::{left, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
@@ -42,15 +42,6 @@ pub(crate) enum Refusal {
     Denied(#[from] Denied),
 }
 
-/// A client that had to show who it is.
-#[derive(Debug)]
-struct Member {
-    identity: Identity,
-    name: Fqdn,
-    /// When it was let in.
-    generation: u64,
-}
-
 /// How long a poll may wait, and by whose wish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
@@ -67,7 +58,7 @@ pub(crate) enum Wait {
 pub(crate) struct Parked {
     socket: Socket,
     poll: ParkedPoll,
-    member: Option<Box<Member>>,
+    member: Option<Box<Registrant>>,
     wait: Wait,
     keep_alive: bool,
     since: Instant,
@@ -89,7 +80,7 @@ pub(crate) fn accept<'a>(
     let since = Instant::now();
     let wait = Wait::granted(preferred, proxy.poll_max_wait);
     let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
-    let register = move |name: Fqdn, member: Option<Box<Member>>, body: RequestBody| {
+    let register = move |name: Fqdn, member: Option<Box<Registrant>>, body: RequestBody| {
         let parked = proxy.rendezvous.park(&name, wait.duration());
         let Some(poll) = parked else {
             return Err(Box::new(body));
@@ -155,7 +146,7 @@ async fn join(
     request: &Request,
     peer: &Peer,
     proxy: &Proxy,
-) -> Result<(Fqdn, Option<Box<Member>>), Refusal> {
+) -> Result<(Fqdn, Option<Box<Registrant>>), Refusal> {
     let access = &proxy.access;
     let generation = access.generation();
     let grant = access
@@ -167,15 +158,9 @@ async fn join(
         access.turn_away(peer, &denied);
         return Err(denied.into());
     }
-    let member = match grant.identity {
-        Identity::Anyone => None,
-        identity => Some(Box::new(Member {
-            identity,
-            name: name.clone(),
-            generation,
-        })),
-    };
-    Ok((name, member))
+    let member = Registrant::new(grant, peer, &name, generation);
+    let is_to_be_looked_at_again = !access.is_open();
+    Ok((name, is_to_be_looked_at_again.then(|| Box::new(member))))
 }
 
 /// Waits for the end of a parked poll and answers it. The socket comes back where more requests may
@@ -199,12 +184,12 @@ pub(crate) fn park(
             // Dropped, the hand-out goes to a client that is still there.
             PollEnd::HandedOut(_) if parked.socket.stream().is_gone() => return None,
             PollEnd::HandedOut(handed_out) => {
-                match parked.member.take() {
-                    // It has been struck off while it waited: the scrape is for another.
-                    Some(member) if !member.is_still_one(proxy) => return None,
-                    Some(member) => handed_out.hold(member.identity),
-                    None => handed_out.hold(Identity::Anyone),
-                }
+                let holder = match parked.member.take() {
+                    // Where it has been struck off while it waited, the scrape is for another.
+                    Some(member) => member.identity_now(parked.socket.stream(), &proxy.access)?,
+                    None => Identity::Anyone,
+                };
+                handed_out.hold(holder);
                 let bytes = parked.head(StatusCode::OK).text(&handed_out.encode());
                 (StatusCode::OK, bytes, Some(handed_out))
             }
@@ -326,14 +311,6 @@ pub(crate) fn name_in(pieces: &[Bytes], limit: usize) -> Result<Fqdn, Refusal> {
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotText)?;
     Ok(text.parse()?)
-}
-
-impl Member {
-    fn is_still_one(&self, proxy: &Proxy) -> bool {
-        proxy
-            .access
-            .may_still_register(&self.identity, &self.name, self.generation)
-    }
 }
 
 impl Wait {

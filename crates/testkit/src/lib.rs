@@ -1,4 +1,4 @@
-//! What the end-to-end tests are made of: real programs in child processes, raw HTTP/1.1 over TCP,
+//! What the tests are made of: real programs in child processes, raw HTTP/1.1 over TCP,
 //! and the waiting in between.
 //!
 //! - [`process`] starts a program, keeps its log, signals it and ends it on drop
@@ -9,6 +9,7 @@
 //! - [`tls`] issues certificates, and has curl use them
 //! - [`target`] is a scrape target whose answer a test writes itself
 //! - [`network`] gives a test hosts of its own whose cables it can cut
+//! - [`rest`] holds a program to what it had open and in memory before a fault
 //! - [`wait`] waits for a condition, never for a length of time
 //!
 //! Nothing here returns an error: a step that fails panics, for then the test has failed.
@@ -26,6 +27,7 @@ pub mod node_exporter;
 pub mod process;
 pub mod prometheus;
 pub mod pushprox;
+pub mod rest;
 pub mod seeds;
 pub mod target;
 pub mod tls;

@@ -29,6 +29,15 @@ pub struct Host {
     port: String,
 }
 
+/// What is wrong with a cable that is not cut.
+#[derive(Debug, Clone, Copy)]
+pub enum Bad {
+    /// It takes its time.
+    Late,
+    /// It loses some of what it carries.
+    Lossy,
+}
+
 impl Network {
     /// The address of the test itself, on the switch.
     pub const OWN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -137,6 +146,61 @@ impl Host {
     /// An address on this host.
     pub fn at(&self, port: u16) -> SocketAddr {
         (self.address, port).into()
+    }
+
+    /// Makes the cable a bad one, both ways, from now on.
+    ///
+    /// The kernel's network emulator does it where there is one. Where there is none, the cable is
+    /// made narrow instead: what waits for its turn comes late, and what finds the short queue full
+    /// is lost.
+    pub async fn worsen(&self, how: Bad) {
+        let (emulated, narrow): (&[&str], &[&str]) = match how {
+            Bad::Late => (
+                &["netem", "delay", "150ms", "50ms"],
+                &["tbf", "rate", "400kbit", "burst", "1600", "latency", "5s"],
+            ),
+            Bad::Lossy => (
+                &["netem", "loss", "10%"],
+                &["tbf", "rate", "2mbit", "burst", "1600", "limit", "4500"],
+            ),
+        };
+        if !self.shape(emulated).await {
+            assert!(
+                self.shape(narrow).await,
+                "the kernel has neither netem nor tbf"
+            );
+        }
+    }
+
+    /// How many packets the cable has lost since it was made bad.
+    pub async fn lost(&self) -> u64 {
+        let mut lost = 0;
+        for (mut tc, end) in [
+            (command("tc"), self.port.as_str()),
+            (self.command("tc"), "cable"),
+        ] {
+            let shown = tc.args(["-s", "qdisc", "show", "dev", end]).output().await;
+            let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+            let (_, count) = shown.split_once("(dropped ").expect("tc's account");
+            let (count, _) = count.split_once(',').expect("tc's account");
+            lost += count.parse::<u64>().unwrap();
+        }
+        lost
+    }
+
+    /// Gives both ends of the cable a queue of this kind. Whether the kernel has it.
+    async fn shape(&self, queue: &[&str]) -> bool {
+        for (mut tc, end) in [
+            (command("tc"), self.port.as_str()),
+            (self.command("tc"), "cable"),
+        ] {
+            tc.args(["qdisc", "replace", "dev", end, "root"])
+                .args(queue);
+            if !tc.output().await.expect("tc (iproute2)").status.success() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Cuts the cable: what is sent either way vanishes, and no program is told.

@@ -1,6 +1,7 @@
-//! Debian's nginx as a reverse proxy with the limits that it has by default.
+//! Debian's nginx as a reverse proxy, with the limits that it has by default unless a test sets others.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use tempfile::TempDir;
 
@@ -24,9 +25,25 @@ impl Nginx {
     /// # Panics
     /// When it does not start.
     pub async fn start(upstream: SocketAddr) -> Self {
+        let http = |address| {
+            format!(
+                "server {{\nlisten {address};\nlocation / {{ proxy_pass http://{upstream}; }}\n\
+                 location /prefix/ {{ proxy_pass http://{upstream}/; }}\n}}\n"
+            )
+        };
+        Self::with(http).await
+    }
+
+    /// Starts an nginx with what `http` puts into the `http` block of its configuration. `http` is
+    /// told where to listen.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn with(http: impl Fn(SocketAddr) -> String) -> Self {
         // nginx takes no port 0, and another may be quicker at the port that was free a moment ago.
         for _ in 0..5 {
-            if let Some(nginx) = Self::start_at(free_port(), upstream).await {
+            let address: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+            if let Some(nginx) = Self::start_at(address, &http(address)).await {
                 return nginx;
             }
         }
@@ -44,8 +61,7 @@ impl Nginx {
         log.lines().map(str::to_owned).collect()
     }
 
-    async fn start_at(port: u16, upstream: SocketAddr) -> Option<Self> {
-        let address: SocketAddr = ([127, 0, 0, 1], port).into();
+    async fn start_at(address: SocketAddr, http: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let prefix = folder.path().display();
         let mut configuration = format!(
@@ -56,16 +72,31 @@ impl Nginx {
         for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
             configuration += &format!("{kind}_temp_path {prefix}/{kind};\n");
         }
-        configuration += &format!(
-            "server {{\nlisten {address};\nlocation / {{ proxy_pass http://{upstream}; }}\n\
-             location /prefix/ {{ proxy_pass http://{upstream}/; }}\n}}\n}}\n"
-        );
-        let file = folder.path().join("nginx.conf");
-        std::fs::write(&file, configuration).unwrap();
+        configuration += http;
+        configuration += "}\n";
+        std::fs::write(folder.path().join("nginx.conf"), configuration).unwrap();
+        let daemon = Self::launch(folder.path(), address).await?;
+        Some(Self {
+            daemon,
+            address,
+            folder,
+        })
+    }
 
+    /// Starts it again, after its end, as it was.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_again(&mut self) {
+        let daemon = Self::launch(self.folder.path(), self.address).await;
+        self.daemon = daemon.expect("nginx does not start again");
+    }
+
+    async fn launch(folder: &Path, address: SocketAddr) -> Option<Daemon> {
         let mut nginx = command("/usr/sbin/nginx");
-        nginx.arg("-p").arg(folder.path()).arg("-c").arg(&file);
-        nginx.arg("-e").arg(folder.path().join("error.log"));
+        nginx.arg("-p").arg(folder);
+        nginx.arg("-c").arg(folder.join("nginx.conf"));
+        nginx.arg("-e").arg(folder.join("error.log"));
         let mut daemon = Daemon::start("nginx", nginx);
         let runs = until("nginx listening", SOON, async || {
             if !daemon.runs() {
@@ -76,10 +107,6 @@ impl Nginx {
                 .then_some(true)
         })
         .await;
-        runs.then_some(Self {
-            daemon,
-            address,
-            folder,
-        })
+        runs.then_some(daemon)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -206,6 +206,24 @@ impl Daemon {
         self.status_field("VmHWM:")
     }
 
+    /// The memory in RAM that is its own, in KiB: heap and stacks, without the code, which comes in
+    /// page by page as it is first run.
+    pub fn own_memory(&self) -> u64 {
+        self.status_field("RssAnon:")
+    }
+
+    /// From now on it can have no more descriptors open than `count`.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn limit_descriptors(&self, count: u64) {
+        let limit = Rlimit {
+            current: Some(count),
+            maximum: Some(count),
+        };
+        prlimit(Some(self.id()), Resource::Nofile, limit).unwrap();
+    }
+
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid))
@@ -215,6 +233,11 @@ impl Daemon {
 
     /// How many connections over IPv4 it holds that came in at `port`.
     pub fn connections(&self, port: u16) -> usize {
+        self.peers(port).len()
+    }
+
+    /// Whose connections over IPv4 it holds that came in at `port`, each as often as it has one.
+    pub fn peers(&self, port: u16) -> Vec<Ipv4Addr> {
         let own: BTreeSet<String> = std::fs::read_dir(format!("/proc/{}/fd", self.pid))
             .unwrap()
             .filter_map(|entry| {
@@ -227,12 +250,16 @@ impl Daemon {
         // gives it to outgoing connections too where a bygone connection had it before.
         let sockets = std::fs::read_to_string(format!("/proc/{}/net/tcp", self.pid)).unwrap();
         let local = format!(":{port:04X}");
-        let held = sockets.lines().skip(1).filter(|line| {
+        let held = sockets.lines().skip(1).filter_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            let (address, state, inode) = (fields[1], fields[3], fields[9]);
-            address.ends_with(&local) && state != LISTEN && own.contains(inode)
+            let (address, peer, state, inode) = (fields[1], fields[2], fields[3], fields[9]);
+            let is_held = address.ends_with(&local) && state != LISTEN && own.contains(inode);
+            // The kernel writes the four bytes as one number of this machine's.
+            let (ip, _) = peer.split_once(':').unwrap();
+            let ip = u32::from_str_radix(ip, 16).unwrap();
+            is_held.then(|| ip.to_ne_bytes().into())
         });
-        held.count()
+        held.collect()
     }
 
     /// The processor time that it has used so far, in ticks of a hundredth of a second.
@@ -248,11 +275,14 @@ impl Daemon {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.pid).unwrap()).unwrap();
         // The process cannot be another's: its id is not given away before this one has waited for
         // it, and `ended` takes `self` by `&mut` and is not followed by signals.
-        kill_process(pid, signal)
+        kill_process(self.id(), signal)
             .unwrap_or_else(|error| panic!("{} takes no signal: {error}", self.name));
+    }
+
+    fn id(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.pid).unwrap()).unwrap()
     }
 
     fn status_field(&self, field: &str) -> u64 {

@@ -259,3 +259,34 @@ fn files_in(folder: &Path, part: &str) -> Vec<Vec<u8>> {
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fuzz_target_has_seeds_and_checks_what_it_is_named_for() {
+        let folder = root().join("fuzz/fuzz_targets");
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(
+                text.contains(&format!("::fuzzing::{name}(bytes)")),
+                "{text}"
+            );
+            assert!(!of(&name).is_empty());
+            found.push(name);
+        }
+        found.sort();
+        let mut known = TARGETS;
+        known.sort_unstable();
+        assert_eq!(found, known);
+        let kept = root().join("fuzz/regressions");
+        for entry in fs::read_dir(kept).into_iter().flatten() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(TARGETS.contains(&&*name), "{name} is no target");
+        }
+    }
+}

@@ -162,7 +162,7 @@ async fn other_methods_are_refused_without_asking_the_target() {
     let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
     let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
     for method in ["POST", "DELETE", "OPTIONS"] {
-        let scrape = scrape("1", "", "10", "").replacen("GET", method, 1);
+        let scrape = scrape(method, "", "10", "").replacen("GET", method, 1);
         proxy.hand_out(&scrape).await;
         let push = proxy.push().await;
         assert_eq!(
@@ -255,7 +255,9 @@ async fn a_target_that_closes_a_fresh_connection_is_asked_once() {
     let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
     let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
     for round in 1..=3 {
-        proxy.hand_out(&scrape("1", "", "5", "")).await;
+        proxy
+            .hand_out(&scrape(&round.to_string(), "", "5", ""))
+            .await;
         drop(target.next().await);
         let push = proxy.push().await;
         assert_eq!(

@@ -7,8 +7,11 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod answers;
+mod at_once;
 mod failures;
 mod leakage;
+mod outage;
 mod peers;
 mod process;
 mod proxy_trouble;

@@ -1,4 +1,4 @@
-//! A proxy that is down, refuses, talks nonsense or forgets.
+//! Instructions, pushes and ends that do not go as they should.
 
 use std::time::Duration;
 
@@ -11,80 +11,6 @@ const QUICK: [&str; 2] = [
     "--proxy.retry.initial-wait=200ms",
     "--proxy.retry.max-wait=400ms",
 ];
-
-#[tokio::test]
-async fn whatever_the_proxy_answers_the_client_polls_again_after_a_pause() {
-    let mut proxy = Proxy::start().await;
-    let client = Client::start(&proxy.url(), "http://127.0.0.1:1/", &QUICK);
-    let long = format!(
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}",
-        2_000_000,
-        "x".repeat(2_000_000)
-    );
-    for answer in [
-        "HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n\r\nlogin",
-        "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
-        "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n",
-        "HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
-        "HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n<html>no</html>",
-        "HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\nGET http://a/ HTTP/1.1\r\n\r\n",
-        "HTTP/1.1 204 No Content\r\n\r\n",
-        "nonsense",
-        &long,
-    ] {
-        let poll = proxy.poll().await;
-        let answered = Instant::now();
-        poll.reply(answer);
-        let next = proxy.poll().await;
-        let pause = answered.elapsed();
-        let shown = &answer[..answer.len().min(60)];
-        assert!(
-            pause >= Duration::from_millis(95),
-            "{pause:?} after {shown}"
-        );
-        drop(next);
-    }
-    // All is forgotten when the proxy has recovered.
-    proxy.hand_out(&scrape("1", "", "10", "")).await;
-    let push = proxy.push().await;
-    assert!(push.status_line().contains("502"));
-    push.answer("200 OK", "");
-    client.stop().await;
-}
-
-#[tokio::test]
-async fn a_proxy_that_is_down_is_waited_for() {
-    let gone = Peer::start().await;
-    let url = gone.url("/");
-    let address = gone.address;
-    drop(gone);
-    let mut log = Log::start();
-    let client = Client::start(&url, "http://127.0.0.1:1/", &QUICK);
-    let line = log.line("poll failed").await;
-    assert!(line.contains("level=warn"), "{line}");
-    assert!(
-        line.contains("error=\"cannot reach the proxy: connection refused\""),
-        "{line}"
-    );
-    let listener = loop {
-        // The port may be in use until the old socket is gone.
-        match tokio::net::TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(_) => tokio::task::yield_now().await,
-        }
-    };
-    let mut proxy = Proxy::over(Peer::serve(listener, |stream| async { Some(stream) }));
-    proxy.hand_out(&scrape("1", "", "10", "")).await;
-    assert!(
-        log.line("the proxy takes polls again")
-            .await
-            .contains("level=info")
-    );
-    proxy.push().await.answer("200 OK", "");
-    client.stop().await;
-}
 
 #[tokio::test]
 async fn an_unusable_instruction_with_an_id_is_answered_and_no_failure_of_the_poll() {
@@ -158,15 +84,49 @@ async fn a_push_that_is_refused_early_does_not_stop_the_client() {
     let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
     let client = Client::start(&proxy.url(), &target.url("/metrics"), &QUICK);
     for answer in ["410 Gone", "400 Bad Request", "500 Oh"] {
-        proxy.hand_out(&scrape("1", "", "10", "")).await;
+        proxy.hand_out(&scrape(answer, "", "10", "")).await;
         target.next().await.answer("200 OK", "abc");
         proxy.push().await.answer(answer, "the scrape is over\n");
     }
+    proxy.poll().await;
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_push_on_a_kept_connection_that_turns_out_dead_is_repeated() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &QUICK);
+    proxy.hand_out(&scrape("1", "", "10", "")).await;
+    target.next().await.answer("200 OK", "abc");
+    proxy.push().await.answer("200 OK", "");
+
+    proxy.hand_out(&scrape("2", "", "10", "")).await;
+    target.next().await.answer("200 OK", "def");
+    let dead = proxy.push().await;
+    let sent = dead.text().to_owned();
+    drop(dead);
+    let push = proxy.push().await;
+    assert!(push.is_whole);
+    assert_eq!(push.text(), sent);
+    push.answer("200 OK", "");
+    assert!(target.try_next().is_none(), "the target is pulled once");
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_push_on_a_fresh_connection_is_sent_once() {
+    let mut log = Log::start();
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &QUICK);
     proxy.hand_out(&scrape("1", "", "10", "")).await;
     target.next().await.answer("200 OK", "abc");
     drop(proxy.push().await);
-    proxy.poll().await;
+    let line = log.line("push failed").await;
+    assert!(line.contains("closed before the answer"), "{line}");
     client.stop().await;
+    while let Some(request) = proxy.peer.try_next() {
+        assert!(request.head.starts_with("POST /poll "), "{}", request.head);
+    }
 }
 
 #[tokio::test]

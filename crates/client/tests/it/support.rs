@@ -141,3 +141,24 @@ pub(crate) fn recording(name: &str) -> Vec<u8> {
     );
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
+
+/// Takes the time that is left, which differs from run to run, out of a push, and puts the headers
+/// in order, which have none.
+pub(crate) fn without_time(push: &str) -> String {
+    let (head, body) = push.split_once("\r\n\r\n").unwrap();
+    let mut lines: Vec<&str> = head.split("\r\n").collect();
+    let time = lines
+        .iter()
+        .position(|line| line.starts_with("X-Prometheus-Scrape-Timeout: "))
+        .expect("the push tells the time that is left");
+    let seconds: f64 = lines
+        .remove(time)
+        .split(": ")
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(seconds > 0.0 && seconds <= 15.0, "{seconds}");
+    lines[1..].sort_unstable();
+    format!("{}\r\n\r\n{body}", lines.join("\r\n"))
+}

@@ -134,6 +134,34 @@ async fn another_authority_is_not_trusted_and_nothing_is_said_to_it() {
     client.stop().await;
 }
 
+#[tokio::test]
+async fn a_certificate_of_another_name_is_not_taken_and_told_once() {
+    let folder = TempDir::new().unwrap();
+    let servers = authority("servers");
+    let mut proxy = proxy(&servers, None).await;
+    let cacert = file(&folder, "ca.pem", &servers.pem());
+    // The certificate is for localhost.
+    let url = format!("https://127.0.0.1:{}/", proxy.peer.address.port());
+    let flags = [
+        "--tls.cacert",
+        &cacert,
+        "--proxy.retry.initial-wait=100ms",
+        "--proxy.retry.max-wait=100ms",
+    ];
+    let mut log = Log::start();
+    let client = Client::start(&url, "http://127.0.0.1:1/", &flags);
+    let line = log.line("poll failed").await;
+    let why = "cannot reach the proxy: no secure connection: invalid peer certificate: ";
+    assert!(line.contains("level=warn") && line.contains(why), "{line}");
+    assert!(line.contains("not valid for name"), "{line}");
+    for _ in 0..5 {
+        let line = log.line("poll failed").await;
+        assert!(line.contains("level=debug"), "{line}");
+    }
+    assert!(proxy.peer.try_next().is_none());
+    client.stop().await;
+}
+
 #[test]
 fn a_key_that_does_not_fit_is_told_with_its_flags() {
     let folder = TempDir::new().unwrap();

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use self::file::WebFile;
 use self::tls::Tls;
@@ -44,12 +45,34 @@ impl WebConfig {
     ///
     /// [`FileError`]: a file cannot be read, or is no good.
     pub fn load(path: PathBuf) -> Result<Reloaded<Self>, FileError> {
+        Self::load_if(path, |_| Ok(()))
+    }
+
+    /// The same, but users are refused, and `why` is the reason that is told.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`].
+    pub fn load_without_users(
+        path: PathBuf,
+        why: &'static str,
+    ) -> Result<Reloaded<Self>, FileError> {
+        Self::load_if(path, move |config| match config.users {
+            Some(_) => Err(why),
+            None => Ok(()),
+        })
+    }
+
+    fn load_if(
+        path: PathBuf,
+        check: impl Fn(&Self) -> Result<(), &'static str> + Send + Sync + 'static,
+    ) -> Result<Reloaded<Self>, FileError> {
         Reloaded::load("web.config.file", move |files, before: Option<&Self>| {
             let config = Self::read(&path, files)?;
-            match before.and_then(|before| before.opened_by(&config)) {
-                Some(what) => Err(FileError::content(&path, what)),
-                None => Ok(config),
-            }
+            check(&config)
+                .and_then(|()| before.map_or(Ok(()), |before| before.keeps_closed(&config)))
+                .map_err(|what| FileError::content(&path, what))?;
+            Ok(config)
         })
     }
 
@@ -69,6 +92,18 @@ impl WebConfig {
     #[must_use]
     pub fn requires_clients(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.requires_clients)
+    }
+
+    /// Whether a client that shows these certificates proves who it is by the first of them.
+    #[must_use]
+    pub fn trusts_client(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let verifier = self.tls.as_ref().and_then(|tls| tls.verifier.as_ref());
+        match (verifier, chain.split_first()) {
+            (Some(verifier), Some((own, others))) if self.verifies_clients() => verifier
+                .verify_client_cert(own, others, UnixTime::now())
+                .is_ok(),
+            _ => false,
+        }
     }
 
     /// The users, if it takes one to be let in.
@@ -107,17 +142,23 @@ impl WebConfig {
         })
     }
 
-    /// What is closed here and would be open there, and cannot be without a restart.
-    fn opened_by(&self, next: &Self) -> Option<&'static str> {
+    /// Whether nothing that is closed here is open there; what is otherwise, and takes a restart.
+    fn keeps_closed(&self, next: &Self) -> Result<(), &'static str> {
         if self.tls.is_some() != next.tls.is_some() {
-            return Some("TLS is switched on and off by a restart only");
+            return Err("TLS is switched on and off by a restart only");
         }
         if self.users.is_some() && next.users.is_none() {
-            return Some("the last of basic_auth_users goes by a restart only");
+            return Err("the last of basic_auth_users goes by a restart only");
         }
-        if self.verifies_clients() && !next.verifies_clients() {
-            return Some("client_auth_type is weakened by a restart only");
+        if (self.verifies_clients() && !next.verifies_clients())
+            || (self.requires_clients() && !next.requires_clients())
+        {
+            return Err("client_auth_type is weakened by a restart only");
         }
-        None
+        let has_allowed = |config: &Self| config.tls.as_ref().is_some_and(|tls| tls.allows_some);
+        if has_allowed(self) && !has_allowed(next) {
+            return Err("client_allowed_sans goes by a restart only");
+        }
+        Ok(())
     }
 }

@@ -68,10 +68,10 @@ fn examples_of_exporter_toolkit_load() {
 ";
     let sample = format!("# TLS and basic authentication.\n{}{users}", tls("\n"));
     let config = load(folder.path(), &sample).unwrap();
-    assert!(config.tls().is_some() && config.users().unwrap().contains("alice"));
+    assert!(config.tls().is_some() && config.users().unwrap().hash("alice").is_some());
 
     let config = load(folder.path(), users).unwrap();
-    assert!(config.tls().is_none() && config.users().unwrap().contains("bob"));
+    assert!(config.tls().is_none() && config.users().unwrap().hash("bob").is_some());
 
     let headers = "http_server_config:
   headers:
@@ -273,27 +273,69 @@ fn text_in_the_file_serves_as_well_as_a_file() {
 }
 
 #[test]
+fn a_certificate_is_trusted_as_long_as_a_handshake_would_trust_it() {
+    let folder = folder();
+    let authority = || {
+        let mut params = CertificateParams::new(vec!["CA".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    };
+    let (first, next) = (authority(), authority());
+    let issue = |by: &CertifiedIssuer<'_, KeyPair>, year| {
+        let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let signed = params.signed_by(&KeyPair::generate().unwrap(), by);
+        signed.unwrap().der().clone()
+    };
+    let good = [issue(&first, 4000)];
+    let (expired, foreign) = ([issue(&first, 2000)], [issue(&next, 4000)]);
+    let asks = |auth_type: &str, more: &str, ca: &CertifiedIssuer<'_, KeyPair>| {
+        fs::write(folder.path().join("ca.crt"), ca.pem()).unwrap();
+        let keys = format!("  client_auth_type: {auth_type}\n  client_ca_file: ca.crt\n{more}");
+        load(folder.path(), &tls(&keys)).unwrap()
+    };
+    for auth_type in ["VerifyClientCertIfGiven", "RequireAndVerifyClientCert"] {
+        let config = asks(auth_type, "", &first);
+        assert!(config.trusts_client(&good));
+        for other in [&[][..], &expired, &foreign] {
+            assert!(!config.trusts_client(other));
+        }
+        assert!(!asks(auth_type, "", &next).trusts_client(&good));
+    }
+    let some = "  client_allowed_sans: [b.test]\n";
+    let some = asks("RequireAndVerifyClientCert", some, &first);
+    assert!(!some.trusts_client(&good));
+    assert!(!asks("RequireAnyClientCert", "", &first).trusts_client(&good));
+}
+
+#[test]
 fn a_change_is_taken_over_unless_it_opens_what_was_closed() {
     let folder = folder();
     let path = folder.path().join("web.yml");
     let user =
         "basic_auth_users:\n  a: $2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG\n";
     let verifying = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n";
-    let full = format!("{}{user}", tls(verifying));
+    let some = format!("{verifying}  client_allowed_sans: [a.test, b.test]\n");
+    let full = format!("{}{user}", tls(&some));
     fs::write(&path, &full).unwrap();
     let config = WebConfig::load(path.clone()).unwrap();
     for opened in [
         String::new(),
         user.to_owned(),
-        tls(verifying),
+        tls(&some),
+        format!("{}{user}", tls(verifying)),
         format!(
             "{}{user}",
-            tls("  client_auth_type: RequireAnyClientCert\n")
+            tls("  client_auth_type: RequireAnyClientCert\n  client_allowed_sans: [a.test]\n")
+        ),
+        format!(
+            "{}{user}",
+            tls("  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.crt\n")
         ),
     ] {
         fs::write(&path, &opened).unwrap();
         assert!(!config.refresh(), "{opened}");
-        assert!(config.current().users().is_some() && config.current().verifies_clients());
+        assert!(config.current().users().is_some() && config.current().requires_clients());
     }
     fs::write(
         &path,

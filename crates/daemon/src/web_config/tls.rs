@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -24,6 +25,10 @@ pub(super) struct Tls {
     pub(super) verifies_clients: bool,
     /// Whether nobody gets through without one.
     pub(super) requires_clients: bool,
+    /// What takes or refuses certificates of clients, if these are asked for any.
+    pub(super) verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// Whether only certificates with certain names get through.
+    pub(super) allows_some: bool,
 }
 
 /// Makes rustls's configuration. None where the file asks for no TLS.
@@ -75,8 +80,8 @@ pub(super) fn server(
         &provider,
     )
     .map_err(|error| wrong(format!("client_ca: {}", causes(&error))))?;
-    let builder = match verifier {
-        Some(verifier) => builder.with_client_cert_verifier(verifier),
+    let builder = match &verifier {
+        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| {
@@ -102,6 +107,8 @@ pub(super) fn server(
             ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify
         ),
         requires_clients: client_auth == ClientAuth::RequireAndVerify,
+        verifier,
+        allows_some: tls.client_allowed_sans.is_some(),
     }))
 }
 

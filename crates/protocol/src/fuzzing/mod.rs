@@ -22,8 +22,8 @@ mod tests {
 
     #[test]
     fn what_was_found_once_is_not_found_again() {
-        let targets: [(&str, fn(&[u8])); 7] = [
-            ("chunked", chunked),
+        let targets = [
+            ("chunked", chunked as fn(&[u8])),
             ("duration", duration),
             ("instruction", instruction),
             ("name", name),

@@ -85,6 +85,11 @@ fn members(role: &str, entries: Entries, have_names: bool) -> Result<Members, St
             entry.token_sha256,
             entry.san,
         ) {
+            (Some(user), Some(_), None, None) if user.contains(':') => {
+                return Err(wrong(
+                    "a user name with a ':' can never be shown; take it out",
+                ));
+            }
             (Some(user), Some(hash), None, None) => {
                 hashes.push((user.clone(), hash));
                 list.add_user(user, at)
@@ -237,6 +242,10 @@ operators: []
             (
                 scrapers("{user: a, names: ['*']}"),
                 "scrapers[0]: password_bcrypt is missing",
+            ),
+            (
+                scrapers("{user: 'a:b', password_bcrypt: HASH, names: ['*']}"),
+                "scrapers[0]: a user name with a ':' can never be shown",
             ),
             (
                 scrapers("{password_bcrypt: HASH, names: ['*']}"),

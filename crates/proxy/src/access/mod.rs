@@ -9,6 +9,7 @@ pub(crate) mod fuzzing;
 mod pattern;
 mod peer;
 mod policy;
+mod registrant;
 
 #[cfg(test)]
 mod tests;
@@ -21,15 +22,19 @@ use pushprox_daemon::Shutdown;
 use pushprox_daemon::config_file::FileError;
 use pushprox_daemon::credentials::Credentials;
 use pushprox_daemon::guard::{Denied, Guard, Place};
+use pushprox_daemon::passwords::PasswordHash;
 use pushprox_daemon::reload::Reloaded;
-use pushprox_daemon::web::Web;
+use pushprox_daemon::web::{ClientCertificate, Web};
 use pushprox_protocol::Fqdn;
 use tracing::{debug, warn};
 
+use crate::http1::socket::Stream;
+
+pub(crate) use peer::Peer;
 pub use peer::{Door, DoorAddress, DoorError, Entrance, Roles};
-pub(crate) use peer::{Peer, Sans};
-pub(crate) use policy::{Grant, Identity, Role};
+pub(crate) use policy::{Grant, Identity, Proof, Role};
 use policy::{List, Members, Policy, Who};
+pub(crate) use registrant::Registrant;
 
 /// What stands between peers and the proxy.
 #[derive(Debug)]
@@ -58,8 +63,11 @@ impl Access {
     /// [`FileError`]: a file cannot be read, is no good, or does not go with the other.
     pub fn load(web: Option<PathBuf>, auth: Option<PathBuf>) -> Result<Self, FileError> {
         let is_open = web.is_none() && auth.is_none();
-        let web = Web::load(web)?;
-        let policy = match auth.clone() {
+        let web = match &auth {
+            Some(_) => Web::load_without_users(web, USERS_STAND_ELSEWHERE)?,
+            None => Web::load(web)?,
+        };
+        let policy = match auth {
             Some(path) => {
                 let policy = Reloaded::load("auth.config.file", move |files, before| {
                     let policy = file::parse(&path, &files.read(&path)?)?;
@@ -78,13 +86,6 @@ impl Access {
                 "--auth.config.file knows members by the san of a certificate, which nobody can \
                  show: --web.config.file has no client_auth_type that verifies certificates"
             );
-        }
-        if let (Some(file), true) = (auth, config.users().is_some()) {
-            return Err(FileError::content(
-                &file,
-                "it cannot be used together with basic_auth_users in --web.config.file: \
-                 list these users here, as scrapers, clients or operators",
-            ));
         }
         Ok(Self {
             web,
@@ -151,7 +152,8 @@ impl Access {
 
     /// How often what is in force has been replaced.
     pub(crate) fn generation(&self) -> u64 {
-        self.policy.as_ref().map_or(0, |policy| policy.generation())
+        let policy = self.policy.as_ref().map_or(0, |policy| policy.generation());
+        policy + self.web.generation()
     }
 
     /// Whether a peer is let in without a look at what it shows.
@@ -172,7 +174,7 @@ impl Access {
         place: Place,
     ) -> Result<Grant, Denied> {
         if self.admits_anyone(peer, role) {
-            return Ok(Grant::everything(Identity::Anyone));
+            return Ok(Grant::everything(Identity::Anyone, Proof::Nothing));
         }
         // In a box, so that open proxies do not carry its room with every request.
         let granted = Box::pin(self.check(peer, role, headers, place)).await;
@@ -185,19 +187,33 @@ impl Access {
         self.web.guard.count(denied);
     }
 
-    /// Whether a client that was let in at an earlier `generation` may still register that name.
-    pub(crate) fn may_still_register(
+    /// Whether the certificate that a connection began with, if it did with one, is still good. What
+    /// came in by it must not go on for as long as the connection happens to last.
+    pub(crate) fn still_trusts(
         &self,
-        identity: &Identity,
-        name: &Fqdn,
-        generation: u64,
+        certificate: Option<&ClientCertificate>,
+        stream: &dyn Stream,
     ) -> bool {
-        match &self.policy {
-            Some(policy) if policy.generation() != generation => {
-                policy.current().may_still_register(identity, name.as_ref())
-            }
-            _ => true,
-        }
+        certificate.is_none_or(|certificate| {
+            let chain = stream.certificates().unwrap_or_default();
+            self.web.still_trusts(certificate, chain)
+        })
+    }
+
+    /// Who a client is by now that was let in by this: none where it would not be let in by it
+    /// again, or may not register that name any more.
+    pub(crate) fn client_again(&self, proof: &Proof, name: &Fqdn) -> Option<Identity> {
+        let grant = match &self.policy {
+            Some(policy) => policy.current().client_again(proof)?,
+            None => match (self.web.config().users(), proof) {
+                (None, _) => Grant::everything(Identity::Anyone, proof.clone()),
+                (Some(users), Proof::Password(user, hash)) if users.hash(user) == Some(hash) => {
+                    user_of_all(user.clone(), hash.clone())
+                }
+                (Some(_), _) => return None,
+            },
+        };
+        grant.may_register(name.as_ref()).then_some(grant.identity)
     }
 
     async fn check(
@@ -218,14 +234,14 @@ impl Access {
         web.check_rate(&config)?;
         let Some(policy) = &self.policy else {
             let user = web.check_user(&config, headers, place, peer.ip).await?;
-            return Ok(Grant::everything(match user {
-                Some(user) => Identity::Member(Arc::new(Who::User(user))),
-                None => Identity::Anyone,
-            }));
+            return Ok(match user {
+                Some((user, hash)) => user_of_all(user, hash),
+                None => Grant::everything(Identity::Anyone, Proof::Nothing),
+            });
         };
         let policy = policy.current();
         match policy.members(role) {
-            Members::Anyone => Ok(Grant::everything(Identity::Anyone)),
+            Members::Anyone => Ok(Grant::everything(Identity::Anyone, Proof::Nothing)),
             Members::Only(list) => self.check_member(list, peer, headers, place).await,
         }
     }
@@ -249,8 +265,8 @@ impl Access {
             Some(Credentials::Bearer(token)) => {
                 guard.check_token(&token, address, |digest| list.token(digest))
             }
-            None => match &peer.sans {
-                Some(sans) => list.certificate(&sans.0).ok_or_else(|| {
+            None => match &peer.certificate {
+                Some(certificate) => list.certificate(certificate).ok_or_else(|| {
                     Denied::NotAllowed("no name in your certificate is a member here".to_owned())
                 }),
                 None => Err(Denied::Missing),
@@ -270,6 +286,12 @@ impl Role {
     }
 }
 
+/// A user of the web configuration's, who may do everything.
+fn user_of_all(user: String, hash: PasswordHash) -> Grant {
+    let identity = Identity::Member(Arc::new(Who::User(user.clone())));
+    Grant::everything(identity, Proof::Password(user, hash))
+}
+
 /// A file that is caught half written must not open what was closed.
 fn keep_closed(before: Option<&Policy>, next: &Policy, path: &Path) -> Result<(), FileError> {
     match before.is_some_and(|before| before.is_opened_by(next)) {
@@ -280,3 +302,6 @@ fn keep_closed(before: Option<&Policy>, next: &Policy, path: &Path) -> Result<()
         false => Ok(()),
     }
 }
+
+const USERS_STAND_ELSEWHERE: &str = "basic_auth_users cannot be used together with \
+     --auth.config.file: list these users there, as scrapers, clients or operators";

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use pushprox_daemon::listen::{AddressError, ListenAddress, Listener};
-use pushprox_daemon::san::San;
+use pushprox_daemon::web::ClientCertificate;
 
 use super::{Access, Role};
 
@@ -78,15 +79,11 @@ pub enum DoorError {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) ip: IpAddr,
-    /// The names in its certificate, if it has shown one that was verified.
-    pub(crate) sans: Option<Box<Sans>>,
+    /// Its certificate, if it has shown one that was verified.
+    pub(crate) certificate: Option<Arc<ClientCertificate>>,
     /// What the listener that it came in by is for.
     pub(crate) roles: Roles,
 }
-
-/// The names in a certificate.
-#[derive(Debug)]
-pub(crate) struct Sans(pub(crate) Vec<San>);
 
 impl Roles {
     /// All of them.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pushprox_daemon::guard::TokenDigest;
 use pushprox_daemon::passwords::{PasswordHash, Users};
 use pushprox_daemon::san::San;
+use pushprox_daemon::web::ClientCertificate;
 use pushprox_protocol::Target;
 use pushprox_protocol::fqdn::FqdnRef;
 
@@ -40,6 +41,17 @@ pub(crate) enum Who {
     User(String),
     Token(TokenDigest),
     San(San),
+}
+
+/// What somebody was let in by, to be looked at again when the files have changed.
+#[derive(Debug, Clone)]
+pub(crate) enum Proof {
+    /// Nobody had to show anything.
+    Nothing,
+    /// A password, by the hash that it met.
+    Password(String, PasswordHash),
+    Token(TokenDigest),
+    Certificate(Arc<ClientCertificate>),
 }
 
 /// The members of all roles.
@@ -77,6 +89,7 @@ struct Member {
 #[derive(Debug, Clone)]
 pub(crate) struct Grant {
     pub(crate) identity: Identity,
+    pub(crate) proof: Proof,
     reach: Reach,
 }
 
@@ -116,14 +129,11 @@ impl Policy {
             })
     }
 
-    /// Whether who was let in as this may still register that name.
-    pub(super) fn may_still_register(&self, identity: &Identity, name: FqdnRef<'_>) -> bool {
-        match (&self.clients, identity) {
-            (Members::Anyone, _) => true,
-            (Members::Only(_), Identity::Anyone) => false,
-            (Members::Only(list), Identity::Member(who)) => {
-                list.grant_again(who).may_register(name)
-            }
+    /// What a client may do that was let in by this, if it would be let in by it again.
+    pub(super) fn client_again(&self, proof: &Proof) -> Option<Grant> {
+        match &self.clients {
+            Members::Anyone => Some(Grant::everything(Identity::Anyone, proof.clone())),
+            Members::Only(list) => list.again(proof),
         }
     }
 }
@@ -172,20 +182,23 @@ impl List {
     /// What a user may do whose password has been verified.
     pub(super) fn user(&self, user: &str) -> Option<Grant> {
         let at = *self.users.get(user)?;
-        self.grant(at, Who::User(user.to_owned()))
+        let hash = self.passwords.hash(user)?.clone();
+        let proof = Proof::Password(user.to_owned(), hash);
+        self.grant(at, Who::User(user.to_owned()), proof)
     }
 
     /// What who shows this token may do.
     pub(super) fn token(&self, token: &TokenDigest) -> Option<Grant> {
-        self.grant(*self.tokens.get(token)?, Who::Token(*token))
+        let at = *self.tokens.get(token)?;
+        self.grant(at, Who::Token(*token), Proof::Token(*token))
     }
 
     /// What who shows a certificate with these names may do. The first that is on the list is who
     /// it is.
-    pub(super) fn certificate(&self, names: &[San]) -> Option<Grant> {
+    pub(super) fn certificate(&self, shown: &Arc<ClientCertificate>) -> Option<Grant> {
         let mut patterns = Vec::new();
         let mut first = None;
-        for san in names {
+        for san in &shown.names {
             for (_, at) in self.sans.iter().filter(|(pattern, _)| pattern.meets(san)) {
                 first.get_or_insert(san);
                 let member = self.entries.get(*at)?;
@@ -195,44 +208,33 @@ impl List {
         }
         Some(Grant {
             identity: Identity::Member(Arc::new(Who::San(first?.clone()))),
+            proof: Proof::Certificate(Arc::clone(shown)),
             reach: Reach::Patterns(patterns),
         })
     }
 
-    fn grant(&self, at: usize, shown: Who) -> Option<Grant> {
+    fn grant(&self, at: usize, shown: Who, proof: Proof) -> Option<Grant> {
         let member = self.entries.get(at)?;
         Some(Grant {
             identity: Identity::Member(Arc::new(match &member.name {
                 Some(name) => Who::Name(name.clone()),
                 None => shown,
             })),
+            proof,
             reach: Reach::Patterns(member.patterns()),
         })
     }
 
-    fn grant_again(&self, who: &Who) -> Grant {
-        let again = match who {
-            Who::User(user) => self.user(user),
-            Who::Token(token) => self.token(token),
-            Who::San(san) => self.certificate(std::slice::from_ref(san)),
-            Who::Name(name) => {
-                let named = |member: &&Member| member.name.as_ref() == Some(name);
-                Some(Grant {
-                    identity: Identity::Anyone,
-                    reach: Reach::Patterns(
-                        self.entries
-                            .iter()
-                            .filter(named)
-                            .flat_map(Member::patterns)
-                            .collect(),
-                    ),
-                })
+    fn again(&self, proof: &Proof) -> Option<Grant> {
+        match proof {
+            Proof::Nothing => None,
+            Proof::Password(user, hash) if self.passwords.hash(user) == Some(hash) => {
+                self.user(user)
             }
-        };
-        again.unwrap_or_else(|| Grant {
-            identity: Identity::Anyone,
-            reach: Reach::Patterns(Vec::new()),
-        })
+            Proof::Password(..) => None,
+            Proof::Token(token) => self.token(token),
+            Proof::Certificate(shown) => self.certificate(shown),
+        }
     }
 }
 
@@ -244,9 +246,10 @@ impl Member {
 
 impl Grant {
     /// All that a role may do, for this one.
-    pub(super) fn everything(identity: Identity) -> Self {
+    pub(super) fn everything(identity: Identity, proof: Proof) -> Self {
         Self {
             identity,
+            proof,
             reach: Reach::Everything,
         }
     }

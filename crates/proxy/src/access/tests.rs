@@ -1,6 +1,7 @@
 //! Who is let in, and what for, by the files as operators write them.
 
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, HeaderName, PROXY_AUTHORIZATION};
@@ -43,9 +44,10 @@ clients:
 fn peer(sans: Option<&[&str]>) -> Peer {
     Peer {
         ip: "192.0.2.1".parse().unwrap(),
-        sans: sans.map(|sans| {
-            let sans = sans.iter().map(|san| San::Dns((*san).to_owned()));
-            Box::new(Sans(sans.collect()))
+        certificate: sans.map(|sans| {
+            let names = sans.iter().map(|san| San::Dns((*san).to_owned()));
+            let not_after = SystemTime::now() + Duration::from_secs(3600);
+            Arc::new(ClientCertificate::with_names(names.collect(), not_after))
         }),
         roles: Roles::ALL,
     }
@@ -200,27 +202,27 @@ async fn who_is_struck_off_may_no_longer_register() {
         .admit(&peer(None), Role::Client, &token, Place::Own)
         .await
         .unwrap();
-    let sans = ["a.edge.example.org"];
+    let sans = ["other.edge.example.org", "a.edge.example.org"];
     let none = HeaderMap::new();
     let by_certificate = access
         .admit(&peer(Some(&sans)), Role::Client, &none, Place::Own)
         .await
         .unwrap();
-    let generation = access.generation();
-    let may = |identity: &Identity, text: &str| {
-        access.may_still_register(identity, &name(text), generation)
-    };
+    let may = |grant: &Grant, text: &str| access.client_again(&grant.proof, &name(text)).is_some();
     files.write(&AUTH.replace(
         "names: ['node7']}\n- {san: '*",
         "names: ['node8']}\n- {san: '*",
     ));
     assert!(policy.refresh());
-    assert!(!may(&by_token.identity, "node7"));
-    assert!(may(&by_certificate.identity, "a.edge.example.org:9100"));
+    assert_eq!(access.generation(), 1);
+    assert!(!may(&by_token, "node7"));
+    // By whichever of its names.
+    assert!(may(&by_certificate, "other.edge.example.org:9100"));
+    assert!(may(&by_certificate, "a.edge.example.org:9100"));
 
     files.write("scrapers: []\nclients: []\noperators: []\n");
     assert!(policy.refresh());
-    assert!(!may(&by_certificate.identity, "a.edge.example.org:9100"));
+    assert!(!may(&by_certificate, "a.edge.example.org:9100"));
 
     files.write("scrapers: anyone\nclients: anyone\n");
     assert!(
@@ -235,18 +237,114 @@ async fn who_is_struck_off_may_no_longer_register() {
     );
 }
 
+#[tokio::test]
+async fn a_credential_that_is_replaced_is_struck_off_though_its_member_stays() {
+    let both = "scrapers: []
+clients:
+- {name: node7, token_sha256: TOKEN, names: ['node7']}
+- {name: node7, user: node7, password_bcrypt: HASH, names: ['node7']}
+";
+    let files = Files::new(both);
+    let access = files.access();
+    let policy = access.policy.clone().unwrap();
+    let mut grants = Vec::new();
+    for shown in ["Bearer token-of-node7", "Basic bm9kZTc6c3dvcmRmaXNo"] {
+        let shown = with(AUTHORIZATION, shown);
+        let admitted = access
+            .admit(&peer(None), Role::Client, &shown, Place::Own)
+            .await;
+        grants.push(admitted.unwrap());
+    }
+    let may = |at: usize| access.client_again(&grants[at].proof, &name("node7"));
+    assert_eq!(
+        (may(0), may(1)),
+        (
+            Some(grants[0].identity.clone()),
+            Some(grants[0].identity.clone())
+        )
+    );
+
+    let other_token = "0".repeat(64);
+    let text = both
+        .replace("TOKEN", &other_token)
+        .replace("HASH", &grants_hash(&grants[1]));
+    files.write(&text);
+    assert!(policy.refresh());
+    assert_eq!((may(0), may(1).is_some()), (None, true));
+
+    // Another hash, if only of the same password.
+    files.write(&both.replace("TOKEN", &other_token));
+    assert!(policy.refresh());
+    assert_eq!((may(0), may(1)), (None, None));
+}
+
+/// The hash that a password met. `Files::write` makes another one each time.
+fn grants_hash(grant: &Grant) -> String {
+    match &grant.proof {
+        Proof::Password(_, hash) => hash.expose().to_owned(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn who_came_in_as_anyone_is_looked_at_again_when_only_members_may() {
+    let files = Files::new("scrapers: []\nclients: anyone\n");
+    let access = files.access();
+    let policy = access.policy.clone().unwrap();
+    let anyone = access
+        .admit(&peer(None), Role::Client, &HeaderMap::new(), Place::Own)
+        .await
+        .unwrap();
+    assert!(access.client_again(&anyone.proof, &name("node7")).is_some());
+    files.write("scrapers: []\nclients: []\n");
+    assert!(policy.refresh());
+    assert!(access.client_again(&anyone.proof, &name("node7")).is_none());
+}
+
+#[tokio::test]
+async fn a_user_of_the_web_configuration_is_struck_off_like_a_member() {
+    let files = Files::new(AUTH);
+    let path = files.0.path().join("web.yml");
+    let hash = |password| bcrypt::hash(password, 4).unwrap();
+    let (first, other) = (hash("swordfish"), hash("other"));
+    let users = |first: &str| format!("basic_auth_users: {{node7: {first}, other: {other}}}\n");
+    fs::write(&path, users(&first)).unwrap();
+    let access = Access::load(Some(path.clone()), None).unwrap();
+    let shown = with(AUTHORIZATION, "Basic bm9kZTc6c3dvcmRmaXNo");
+    let grant = access
+        .admit(&peer(None), Role::Client, &shown, Place::Own)
+        .await
+        .unwrap();
+    let may = || access.client_again(&grant.proof, &name("node7"));
+    assert_eq!(may(), Some(grant.identity.clone()));
+    for next in [
+        users(&hash("changed")),
+        format!("basic_auth_users: {{other: {other}}}\n"),
+    ] {
+        let before = access.generation();
+        fs::write(&path, next).unwrap();
+        assert!(access.web.refresh());
+        assert_ne!(access.generation(), before);
+        assert_eq!(may(), None);
+    }
+}
+
 #[test]
 fn users_of_the_web_configuration_are_refused_beside_members() {
     let files = Files::new(AUTH);
     let web = files.0.path().join("web.yml");
+    let auth = files.0.path().join("auth.yml");
     let hash = bcrypt::hash("x", 4).unwrap();
-    fs::write(&web, format!("basic_auth_users: {{a: {hash}}}\n")).unwrap();
-    let error = Access::load(Some(web), Some(files.0.path().join("auth.yml"))).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("cannot be used together with basic_auth_users")
-    );
+    let users = format!("basic_auth_users: {{a: {hash}}}\n");
+    fs::write(&web, &users).unwrap();
+    let error = Access::load(Some(web.clone()), Some(auth.clone())).unwrap_err();
+    let wanted = "web.yml: basic_auth_users cannot be used together with --auth.config.file";
+    assert!(error.to_string().contains(wanted), "{error}");
+    // Nor do they come in by the back door.
+    fs::write(&web, "http_server_config: {}\n").unwrap();
+    let access = Access::load(Some(web.clone()), Some(auth)).unwrap();
+    fs::write(&web, &users).unwrap();
+    assert!(!access.web.refresh());
 }
 
 #[test]

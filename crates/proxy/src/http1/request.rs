@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use memchr::memchr_iter;
 use pushprox_protocol::duration;
 use pushprox_protocol::headers;
 use pushprox_protocol::message::MAX_HEADERS;
@@ -55,6 +56,9 @@ pub(crate) enum BadRequest {
     TooManyHeaders(usize),
     #[error("the head of the request did not come within {}", duration::format(*.0))]
     TooSlow(Duration),
+    /// What one program takes for the end of a line, another takes for a part of it.
+    #[error("a line of the head does not end in CR LF")]
+    LineEnd,
     /// What proxies disagree about is how requests are smuggled past them.
     #[error("the request does not say clearly where it ends")]
     Framing,
@@ -68,7 +72,7 @@ impl BadRequest {
             }
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Syntax(httparse::Error::Version) => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            Self::Syntax(_) | Self::Framing => StatusCode::BAD_REQUEST,
+            Self::Syntax(_) | Self::LineEnd | Self::Framing => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -78,7 +82,7 @@ impl BadRequest {
             Self::TooLarge(_) => Some(Limit::HeadSize),
             Self::TooManyHeaders(_) => Some(Limit::Headers),
             Self::TooSlow(_) => Some(Limit::HeadTimeout),
-            Self::Syntax(_) | Self::Framing => None,
+            Self::Syntax(_) | Self::LineEnd | Self::Framing => None,
         }
     }
 }
@@ -97,6 +101,9 @@ impl Request {
             httparse::Status::Partial if bytes.len() < limits.head_size => return Ok(None),
             _ => return Err(BadRequest::TooLarge(limits.head_size)),
         };
+        if has_bare_line_feed(bytes.get(..head).unwrap_or_default()) {
+            return Err(BadRequest::LineEnd);
+        }
         let is_http_1_1 = parsed.version == Some(1);
         let mut request = Self {
             head,
@@ -207,6 +214,12 @@ fn kind(parsed: &httparse::Request<'_, '_>) -> Kind {
         },
         _ => Kind::Other,
     }
+}
+
+/// Whether a line ends in a line feed alone, which httparse takes. A carriage return alone it does
+/// not.
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    memchr_iter(b'\n', head).any(|at| at == 0 || head.get(at - 1) != Some(&b'\r'))
 }
 
 /// The header with the credentials for the proxy. hyper keeps that of the rest.
@@ -357,6 +370,25 @@ mod tests {
         assert_eq!(head(long.as_bytes()), Err(BadRequest::TooLarge(LIMIT)));
         let many = format!("GET / HTTP/1.1\r\n{}", "A: b\r\n".repeat(17));
         assert_eq!(head(many.as_bytes()), Err(BadRequest::TooManyHeaders(16)));
+    }
+
+    #[test]
+    fn a_line_ends_in_both_its_characters() {
+        for text in [
+            "\r\n\r\nGET / HTTP/1.1\r\nA: b\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+        ] {
+            assert!(parse(text).is_ok(), "{text:?}");
+        }
+        for text in [
+            "GET / HTTP/1.1\n\n",
+            "GET / HTTP/1.1\nA: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\nC: d\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\r\n\n",
+            "\nGET / HTTP/1.1\r\n\r\n",
+        ] {
+            assert_eq!(parse(text), Err(BadRequest::LineEnd), "{text:?}");
+        }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! A peer's socket, and what has been read from it ahead of its use.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use socket2::SockRef;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -30,6 +30,11 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
 
     /// The connection below, where there is one.
     fn link(&self) -> Option<Link>;
+
+    /// The certificates that the peer has shown in its handshake.
+    fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        None
+    }
 }
 
 impl Stream for TcpStream {
@@ -43,10 +48,13 @@ impl Stream for TcpStream {
     }
 
     fn is_gone(&self) -> bool {
-        match SockRef::from(self).peek(&mut [MaybeUninit::uninit()]) {
-            Ok(waiting) => waiting == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        }
+        // A look at what can be read would not do: TLS says farewell before it closes, and what
+        // comes before the end hides it.
+        let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let mut asked = [PollFd::new(self, ends)];
+        let told = poll(&mut asked, Some(&Timespec::default()));
+        let [socket] = asked;
+        told.is_ok() && socket.revents().intersects(ends)
     }
 
     fn link(&self) -> Option<Link> {
@@ -87,6 +95,10 @@ impl<S: Stream> Stream for TlsStream<S> {
 
     fn link(&self) -> Option<Link> {
         self.get_ref().0.link()
+    }
+
+    fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.get_ref().1.peer_certificates()
     }
 }
 
@@ -220,6 +232,25 @@ impl std::fmt::Debug for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pushprox_testkit::wait::{SOON, until};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_peer_has_left_though_its_last_words_are_unread() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap());
+        let (mut peer, accepted) = (peer.await.unwrap(), listener.accept().await.unwrap());
+        let stream = accepted.0;
+        peer.write_all(b"farewell").await.unwrap();
+        stream.readable().await.unwrap();
+        assert!(!stream.is_gone());
+        drop(peer);
+        until("the end is known", SOON, async || {
+            stream.is_gone().then_some(())
+        })
+        .await;
+        assert_eq!(stream.try_read(&mut [0; 16]).unwrap(), 8);
+    }
 
     #[tokio::test]
     async fn nothing_is_lost_and_nothing_changes_place() {

@@ -94,3 +94,35 @@ async fn no_scrape_is_lost_while_every_certificate_is_replaced() {
     let refused = folder.scrape(&proxy, "http://node.test/", &old).await;
     assert_ne!(refused.code, Some(0), "{refused:?}");
 }
+
+#[tokio::test]
+async fn who_came_in_by_an_authority_that_is_dropped_is_handed_nothing_more() {
+    let folder = Folder::new();
+    let next = Authority::new("next authority");
+    let target = Target::saying("x 1\n").await;
+    let mut proxy = folder.proxy(AUTH).await;
+    let node = folder.issue("node.test");
+    let client = folder.client(&proxy, &node, "node.test", &target.url("/"));
+    let scraper = folder.issue("prometheus.test").flags("--proxy-");
+    folder.scraped(&proxy, "http://node.test/", &scraper).await;
+    let pulls = target.requests().len();
+    let renewed = next.issue(folder.path(), "renewed", &["prometheus.test"]);
+    folder.write("ca-of-server.crt", &folder.authority.pem());
+    folder.write("ca.crt", &next.pem());
+    proxy.daemon.line(&["read again after a change"]).await;
+    // The connection of its poll is as old as its certificate, and has been there all the time.
+    let mut flags = vec!["--proxy".to_owned(), crate::secured::https(&proxy)];
+    flags.extend(["--proxy-cacert".to_owned(), folder.file("ca-of-server.crt")]);
+    flags.extend(renewed.flags("--proxy-"));
+    flags.extend(["--header", "X-Prometheus-Scrape-Timeout-Seconds: 3"].map(str::to_owned));
+    flags.push("http://node.test/".to_owned());
+    let refused = pushprox_testkit::tls::curl(&flags).await;
+    assert!(
+        refused
+            .stdout
+            .contains("HTTP/1.1 504 client node.test has not polled"),
+        "{refused:?}"
+    );
+    assert_eq!(target.requests().len(), pulls);
+    drop(client);
+}

@@ -350,7 +350,7 @@ async fn the_clients_own_pages_are_for_users_over_tls() {
         .args(["--fqdn=x.test", "--metrics-addr=127.0.0.1:0"])
         .arg(format!("--web.config.file={web}"));
     let mut client = Client::run(command);
-    let address = client.daemon.address("serving own pages").await;
+    let address = client.daemon.address("listening").await;
     let page = async |path: &str, user: &str| {
         let url = format!("https://{address}{path}");
         let ca = folder.file("ca.crt");

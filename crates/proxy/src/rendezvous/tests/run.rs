@@ -19,6 +19,8 @@ pub(super) struct Run {
     pub(super) world: World,
     pub(super) model: Model,
     keys: HashMap<u32, PollKey>,
+    /// The poll that was handed a scrape as it arrived, and that scrape.
+    met: Option<(u32, u32)>,
     polls: Vec<u32>,
     scrapes: Vec<u32>,
 }
@@ -33,6 +35,7 @@ pub(super) fn run(history: History) -> Outcome {
         world: World::with_limits(limits),
         model: Model::default(),
         keys: HashMap::new(),
+        met: None,
         polls: Vec::new(),
         scrapes: Vec::new(),
     };
@@ -176,6 +179,7 @@ impl Run {
         match parked {
             Parked::Meets(poll, hand_out) => {
                 prop_assert_eq!(met, Some((poll, hand_out.scrape)));
+                self.met = met;
             }
             Parked::Waits(key) => {
                 prop_assert_eq!(met, None);
@@ -189,12 +193,9 @@ impl Run {
 
     /// A poll's connection ends: while it is parked, or with a scrape on its way to it.
     fn poll_goes(&mut self, poll: u32) -> Outcome {
-        if self.keys.contains_key(&poll) {
-            return self.leave(poll);
-        }
-        match self.model.in_hand().last() {
-            Some(&scrape) => self.lost(scrape, Lost::Unsent),
-            None => Ok(()),
+        match self.met {
+            Some((met, scrape)) if met == poll => self.lost(scrape, Lost::Unsent),
+            _ => self.leave(poll),
         }
     }
 

@@ -1,0 +1,144 @@
+//! Floods: more connections, names, ids and open files than anybody ought to need.
+
+use std::time::Duration;
+
+use pushprox_testkit::pushprox::Proxy;
+use pushprox_testkit::rest::{Bystander, Rest, withstands};
+use pushprox_testkit::wait::{SOON, until};
+use pushprox_testkit::wire::{Connection, ask, scrape_request};
+use tokio::task::JoinSet;
+
+#[tokio::test]
+async fn a_thousand_connections_that_say_nothing_are_closed_by_the_proxy() {
+    thousand_half_open("").await;
+}
+
+#[tokio::test]
+async fn a_thousand_halves_of_a_head_are_closed_by_the_proxy() {
+    thousand_half_open("POST /push HTTP/1.1\r\nHost: proxy\r\nContent-Len").await;
+}
+
+/// Opens 1,000 connections that get no further than `said`, and has the proxy close them all.
+async fn thousand_half_open(said: &str) {
+    let proxy = Proxy::start(&[]).await;
+    withstands(&proxy, async || {
+        let mut peers = Vec::new();
+        for _ in 0..1_000 {
+            let mut peer = Connection::open(proxy.address).await.unwrap();
+            peer.send(said.as_bytes()).await.unwrap();
+            peers.push(peer);
+        }
+        until("the end of all of them", HALF_OPEN, async || {
+            peers.retain(|peer| !peer.is_closed());
+            peers.is_empty().then_some(())
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ten_thousand_scrapes_of_names_that_do_not_exist_are_told_so() {
+    let proxy = Proxy::start(&[]).await;
+    let address = proxy.address;
+    withstands(&proxy, async || {
+        flood(move |number| async move {
+            let url = format!("http://absent-{number}.test/metrics");
+            let answer = ask(address, &scrape_request(&url, 0.5, "")).await.unwrap();
+            assert_eq!(answer.status(), 503, "{answer:?}");
+            let reason = answer.reason();
+            let expected = format!("no client registered for absent-{number}.test");
+            assert!(reason.starts_with(&expected), "{reason:?}");
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ten_thousand_pushes_for_unknown_ids_are_told_so() {
+    let proxy = Proxy::start(&[]).await;
+    let address = proxy.address;
+    withstands(&proxy, async || {
+        flood(move |number| async move {
+            // A UUID as the proxy makes them, and what no proxy has ever made.
+            let id = match number % 2 {
+                0 => format!("{number:08x}-0000-4000-8000-{number:012x}"),
+                _ => format!("1795546384-2-{number}"),
+            };
+            let message =
+                format!("HTTP/1.1 200 OK\r\nId: {id}\r\nContent-Length: 7\r\n\r\nnothing");
+            let request = format!(
+                "POST /push HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{message}",
+                message.len()
+            );
+            let answer = ask(address, request.as_bytes()).await.unwrap();
+            assert_eq!(answer.status(), 410, "{answer:?}");
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_proxy_without_descriptors_goes_on_with_what_it_has_and_recovers_by_itself() {
+    let mut proxy = Proxy::start(&[]).await;
+    let rest = Rest::of(&proxy.daemon);
+    let bystander = Bystander::at(&proxy).await;
+    // Room for the bystander, whose connections may change, and for a few strangers.
+    proxy
+        .daemon
+        .limit_descriptors(proxy.daemon.descriptors() as u64 + 40);
+    let mut strangers = Vec::new();
+    // The first scrape comes before the shortage, on a connection that is kept.
+    bystander
+        .meanwhile(async {
+            until("a scrape of the bystander", SOON, async || {
+                let answered = proxy.daemon.connections(proxy.address.port()) > 2;
+                answered.then_some(())
+            })
+            .await;
+            for _ in 0..200 {
+                strangers.push(Connection::open(proxy.address).await.unwrap());
+            }
+            until("all descriptors in use", SOON, async || {
+                let told = proxy
+                    .daemon
+                    .lines_with(&["cannot accept connections for now"]);
+                (!told.is_empty()).then_some(())
+            })
+            .await;
+            pushprox_testkit::wait::idle(Duration::from_secs(2)).await;
+            drop(std::mem::take(&mut strangers));
+            // Whoever is new is served again, with nobody's help.
+            proxy.names().await;
+        })
+        .await;
+    bystander.leave().await;
+    rest.descriptors_return(&proxy.daemon, SOON).await;
+    let told = proxy
+        .daemon
+        .lines_with(&["cannot accept connections for now"]);
+    assert_eq!(told.len(), 1, "said once, not every time: {told:?}");
+    assert!(proxy.daemon.runs());
+}
+
+/// Asks 10,000 times, a thousand at once.
+async fn flood<F, Fut>(ask: F)
+where
+    F: Fn(u32) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    for start in (0..10_000).step_by(1_000) {
+        let mut asking = JoinSet::new();
+        for number in start..start + 1_000 {
+            asking.spawn(ask(number));
+        }
+        while let Some(done) = asking.join_next().await {
+            done.unwrap();
+        }
+    }
+}
+
+/// The proxy waits 30 s for a first byte and 10 s for the rest of a head.
+const HALF_OPEN: Duration = Duration::from_secs(45);

@@ -1,0 +1,196 @@
+//! A cable that was cut and is whole again: the first scrape that is sent later than five seconds
+//! after is answered, whatever the cut fell upon, and nothing of the time before stays open.
+
+use std::time::Duration;
+
+use pushprox_testkit::network::{Host, Network};
+use pushprox_testkit::node_exporter::NodeExporter;
+use pushprox_testkit::process::command;
+use pushprox_testkit::pushprox::{Client, Proxy, binary};
+use pushprox_testkit::target::Target;
+use pushprox_testkit::wait::{SOON, free_port, idle, until};
+use pushprox_testkit::wire::Message;
+use tokio::join;
+use tokio::runtime::Runtime;
+
+#[test]
+fn scrapes_succeed_after_a_cut_of_two_seconds() {
+    if let Some(network) = enter("scrapes_succeed_after_a_cut_of_two_seconds") {
+        runtime().block_on(cut_and_mend(network, Duration::from_secs(2), 2.0));
+    }
+}
+
+#[test]
+fn scrapes_succeed_after_a_cut_of_twenty_seconds() {
+    if let Some(network) = enter("scrapes_succeed_after_a_cut_of_twenty_seconds") {
+        // What the proxy has sent into the cut is sent again late, which a usual timeout leaves room for.
+        runtime().block_on(cut_and_mend(network, Duration::from_secs(20), 10.0));
+    }
+}
+
+#[test]
+fn scrapes_succeed_after_a_cut_of_more_than_a_minute() {
+    if let Some(network) = enter("scrapes_succeed_after_a_cut_of_more_than_a_minute") {
+        runtime().block_on(cut_and_mend(network, Duration::from_secs(65), 2.0));
+    }
+}
+
+/// Cuts the cables of hosts in different states, and has each scraped once after it, with this timeout
+/// in seconds.
+async fn cut_and_mend(mut network: Network, cut: Duration, timeout: f64) {
+    let proxy = Proxy::start_at(&format!("{}:0", Network::OWN), &[]).await;
+    // Nothing is sent meanwhile; a scrape is handed out over the cut cable, soon or late; and a pull
+    // is under way, whose push falls into the cut.
+    let quiet = Remote::start(&mut network, &proxy, "quiet.test").await;
+    let soon = Remote::start(&mut network, &proxy, "soon.test").await;
+    let late = Remote::start(&mut network, &proxy, "late.test").await;
+    let pulling = Remote::start(&mut network, &proxy, "pulling.test").await;
+    let remotes = [&quiet, &soon, &late, &pulling];
+    let mut rest = Vec::new();
+    for remote in remotes {
+        assert_eq!(remote.scrape(&proxy, 5.0).await.status(), 200);
+        rest.push(remote.client.daemon.descriptors());
+    }
+
+    let frozen = async {
+        pulling.exporter.daemon.freeze();
+        let answer = pulling.scrape(&proxy, 2.0);
+        let cutting = async {
+            // The next poll has been parked when the pull has begun.
+            idle(Duration::from_millis(500)).await;
+            for remote in remotes {
+                remote.host.cut();
+            }
+            pulling.exporter.daemon.thaw();
+        };
+        let (answer, ()) = join!(answer, cutting);
+        assert_eq!(answer.status(), 504, "{answer:?}");
+    };
+    let asked = async {
+        idle(cut / 4).await;
+        soon.scrape(&proxy, 1.0).await
+    };
+    let asked_late = async {
+        idle(cut / 2).await;
+        late.scrape(&proxy, 1.0).await
+    };
+    let ((), for_soon, for_late, ()) = join!(frozen, asked, asked_late, idle(cut));
+    for answer in [for_soon, for_late] {
+        assert_eq!(answer.status(), 504, "{answer:?}");
+    }
+
+    for remote in remotes {
+        remote.host.mend();
+    }
+    idle(Duration::from_secs(5)).await;
+    let answers = join!(
+        quiet.scrape(&proxy, timeout),
+        soon.scrape(&proxy, timeout),
+        late.scrape(&proxy, timeout),
+        pulling.scrape(&proxy, timeout),
+    );
+    for answer in [answers.0, answers.1, answers.2, answers.3] {
+        assert_eq!(answer.status(), 200, "{}", answer.reason());
+    }
+
+    for (remote, rest) in remotes.into_iter().zip(rest) {
+        until("the client's descriptors of before", DEAD, async || {
+            (remote.client.daemon.descriptors() <= rest).then_some(())
+        })
+        .await;
+        let warnings = remote.client.daemon.lines_with(&["poll failed"]);
+        assert!(warnings.len() <= 4, "{warnings:#?}");
+    }
+    // A poll, and a connection that a push has left.
+    until("the proxy's connections of before", DEAD, async || {
+        (proxy.connections() <= 2 * remotes.len()).then_some(())
+    })
+    .await;
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_is_looked_up_again() {
+    let Some(_network) = enter("a_name_that_leads_elsewhere_is_looked_up_again") else {
+        return;
+    };
+    runtime().block_on(async {
+        let target = Target::saying("here").await;
+        let port = free_port();
+        let hosts = tempfile::NamedTempFile::new().unwrap();
+        let resolve = |address: &str| {
+            let text = format!("127.0.0.1 localhost\n{address} proxy.test\n");
+            std::fs::write(hosts.path(), text).unwrap();
+        };
+        std::fs::write(hosts.path(), "127.0.0.1 localhost\n").unwrap();
+        let mut client = command("unshare");
+        client
+            .args(["--mount", "--", "sh", "-c"])
+            .arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"")
+            .arg(hosts.path())
+            .arg(binary("client").as_std().get_program())
+            .arg(format!("--proxy-url=http://proxy.test:{port}/"))
+            .arg(format!("--pull-url={}", target.url("/")))
+            .args(["--fqdn=moves.test", "--metrics-addr="]);
+        let mut client = Client::run(client);
+        let line = client.daemon.line(&["its host name has no address"]).await;
+        assert!(line.contains("level=warn"), "{line}");
+
+        for address in ["127.0.0.1", "127.0.0.2"] {
+            let mut proxy = Proxy::start_at(&format!("{address}:{port}"), &[]).await;
+            resolve(address);
+            let answer = proxy.scrape("http://moves.test/", 10.0).await;
+            assert_eq!(answer.text(), "here", "{answer:?}");
+            proxy.daemon.kill();
+            proxy.daemon.ended(SOON).await;
+        }
+    });
+}
+
+/// A host with a client and its target, a node exporter on the host's loopback.
+struct Remote {
+    name: &'static str,
+    host: Host,
+    client: Client,
+    exporter: NodeExporter,
+}
+
+impl Remote {
+    async fn start(network: &mut Network, proxy: &Proxy, name: &'static str) -> Self {
+        let host = network.host().await;
+        let exporter = NodeExporter::run(host.run(&NodeExporter::command())).await;
+        let mut command = binary("client");
+        command
+            .arg(format!("--proxy-url={}", proxy.url()))
+            .arg(format!("--pull-url={}", exporter.url()))
+            .arg(format!("--fqdn={name}"))
+            .arg("--metrics-addr=");
+        let client = Client::run(host.run(&command));
+        proxy.registered(name).await;
+        Self {
+            name,
+            host,
+            client,
+            exporter,
+        }
+    }
+
+    /// Has it scraped, and gives the answer.
+    async fn scrape(&self, proxy: &Proxy, seconds: f64) -> Message {
+        let url = format!("http://{}:9100/metrics", self.name);
+        proxy.scrape(&url, seconds).await
+    }
+}
+
+fn enter(test: &str) -> Option<Network> {
+    Network::enter(module_path!(), test)
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// The most that either side takes to give a connection up: 45 s, and some time on top.
+const DEAD: Duration = Duration::from_secs(60);
