@@ -81,7 +81,7 @@ impl Outgoing {
 
 type HandOut = state::HandOut<Arc<Outgoing>>;
 type PollHandle = oneshot::Sender<Told>;
-type AnswerHandle = oneshot::Sender<Result<ScrapeAnswer, Failure>>;
+type AnswerHandle = oneshot::Sender<Result<Box<ScrapeAnswer>, Failure>>;
 
 #[derive(Debug)]
 enum Told {
@@ -94,6 +94,14 @@ pub(crate) struct ParkedPoll {
     rendezvous: Rendezvous,
     key: Option<PollKey>,
     told: oneshot::Receiver<Told>,
+}
+
+/// A scrape that waits for its answer. Dropping it forgets the scrape: it is not handed out any
+/// more, and a push for it is refused.
+pub(crate) struct PendingScrape {
+    rendezvous: Rendezvous,
+    id: ScrapeId,
+    answer: oneshot::Receiver<Result<Box<ScrapeAnswer>, Failure>>,
 }
 
 /// How a parked poll ends.
@@ -167,15 +175,12 @@ impl Rendezvous {
     }
 
     /// Has a target scraped by its client, within `timeout`.
-    ///
-    /// Dropping the future forgets the scrape: it is not handed out any more, and a push for it
-    /// is refused.
-    pub(crate) async fn scrape(
+    pub(crate) fn scrape(
         &self,
         id: ScrapeId,
         scrape: Scrape,
         timeout: Duration,
-    ) -> Result<ScrapeAnswer, Failure> {
+    ) -> Result<PendingScrape, Failure> {
         let now = Instant::now();
         let deadline = now + timeout - timeout::answer_margin(timeout);
         let (handle, answer) = oneshot::channel();
@@ -186,10 +191,6 @@ impl Rendezvous {
             timeout,
             holder: Mutex::new(Identity::Anyone),
         });
-        let _pending = PendingScrape {
-            rendezvous: self,
-            id,
-        };
         let (arrival, is_sooner) = {
             let mut meetings = self.shared.meetings.lock();
             let before = meetings.next_expiry();
@@ -213,7 +214,11 @@ impl Rendezvous {
             Arrival::Waits(_) => {}
             Arrival::Refused(failure) => return Err(failure),
         }
-        answer.await.unwrap_or(Err(Failure::ShuttingDown))
+        Ok(PendingScrape {
+            rendezvous: self.clone(),
+            id,
+            answer,
+        })
     }
 
     /// Takes the scrape that this id names out of its client's hands, once, for the one that was
@@ -390,6 +395,22 @@ impl Drop for ParkedPoll {
     }
 }
 
+impl PendingScrape {
+    /// Waits for the answer. Cancel safe.
+    pub(crate) async fn answer(&mut self) -> Result<Box<ScrapeAnswer>, Failure> {
+        let answer = (&mut self.answer).await;
+        answer.unwrap_or(Err(Failure::ShuttingDown))
+    }
+}
+
+impl Drop for PendingScrape {
+    fn drop(&mut self) {
+        let shared = &self.rendezvous.shared;
+        shared.meetings.lock().state.cancel(self.id);
+        shared.scrape_ended.notify_waiters();
+    }
+}
+
 impl HandedOut {
     /// The instruction, with the time that is left now.
     pub(crate) fn encode(&self) -> Bytes {
@@ -428,7 +449,7 @@ impl Completion {
 
     /// Sends the answer on its way to Prometheus. Whether Prometheus is still there.
     pub(crate) fn answer(self, answer: ScrapeAnswer) -> bool {
-        self.answer.send(Ok(answer)).is_ok()
+        self.answer.send(Ok(Box::new(answer))).is_ok()
     }
 
     /// Ends the scrape with a failure of the client's.
@@ -442,19 +463,6 @@ impl Completion {
     }
 }
 
-/// Forgets a scrape when its future ends, however it ends.
-struct PendingScrape<'a> {
-    rendezvous: &'a Rendezvous,
-    id: ScrapeId,
-}
-
-impl Drop for PendingScrape<'_> {
-    fn drop(&mut self) {
-        self.rendezvous.shared.meetings.lock().state.cancel(self.id);
-        self.rendezvous.shared.scrape_ended.notify_waiters();
-    }
-}
-
 impl fmt::Debug for Rendezvous {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rendezvous").finish_non_exhaustive()
@@ -465,6 +473,14 @@ impl fmt::Debug for ParkedPoll {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ParkedPoll")
             .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PendingScrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingScrape")
+            .field("id", &self.id)
             .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@
 //! sent through, `S` the scrape itself.
 
 use std::collections::VecDeque;
-use std::hash::RandomState;
+use std::hash::{BuildHasherDefault, Hasher, RandomState};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -36,7 +36,7 @@ pub(crate) struct Limits {
 pub(crate) struct State<P, A, S> {
     limits: Limits,
     registrations: Registrations<P>,
-    scrapes: HashMap<ScrapeId, Pending<A, S>, RandomState>,
+    scrapes: HashMap<ScrapeId, Pending<A, S>, BuildHasherDefault<IdHasher>>,
     /// Scrapes without a poll, oldest first, by the bare name of their host. Empty queues go.
     waiting: HashMap<Fqdn, VecDeque<ScrapeId>, RandomState>,
     waiting_count: usize,
@@ -101,6 +101,26 @@ pub(crate) struct Completion<A, S> {
     pub(crate) name: Fqdn,
     pub(crate) scrape: S,
     pub(crate) answer: A,
+}
+
+/// Takes ids for what they are: only this proxy makes them, and they are random.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 ^= number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl<P, A, S: Clone> State<P, A, S> {
