@@ -10,6 +10,7 @@ use pushprox_protocol::message::MessageError;
 use pushprox_protocol::message::body::BodyError;
 use pushprox_protocol::message::pushed::{PushedHead, find_id};
 use pushprox_protocol::{ScrapeId, duration};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
@@ -58,32 +59,18 @@ pub(crate) async fn serve(
 ) -> Option<Socket> {
     let since = Instant::now();
     let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
-    let admitted = proxy
-        .access
-        .admit(peer, Role::Client, request.shown(), Place::Own)
-        .await;
-    let (by, read) = match admitted {
-        Ok(grant) => {
-            let read = tokio::select! {
-                biased;
-                read = read_head(&mut body, &request, proxy) => read,
-                () = proxy.closing.cancelled() => return None,
-            };
-            (grant.identity, read)
-        }
-        Err(denied) => (Identity::Anyone, Err((denied.into(), Bytes::new()))),
-    };
-    let (result, mut body) = match read {
-        Ok((head, arrived)) => deliver(proxy, peer, &by, head, arrived, body).await,
-        Err((refusal, arrived)) => {
-            // Its scrape need not wait for its time to be up, where the id can still be read.
-            let id = find_id(&arrived).and_then(|id| ScrapeId::parse(&id));
-            if let Some(completion) = id.and_then(|id| proxy.rendezvous.complete(id, &by).ok()) {
-                warn!(fqdn = %completion.name, error = told(&refusal, refusal.limit()), "a client sent a broken answer");
-                completion.fail(&told(&refusal, refusal.limit()));
-            }
-            (Err(refusal), body)
-        }
+    let (by, read) = take_head(&mut body, &request, peer, proxy).await?;
+    let (result, mut body) = match deliver(proxy, peer, &by, read, body) {
+        // The scrape's connection owns the body, and is cut when its time is up: this ends.
+        Ok(delivery) => match delivery.end.await {
+            Ok(PushEnd { push, how }) => match how {
+                Passed::Whole if delivery.is_taken => (Ok(()), push),
+                Passed::Whole | Passed::InPart => (Err(Refusal::HungUp), push),
+                Passed::Stalled(stalled) => (Err(Refusal::Stalled(stalled)), push),
+            },
+            Err(_) => unreachable!("a pushed body gives its push back when it is dropped"),
+        },
+        Err((refusal, push)) => (Err(refusal), push),
     };
     let ended = |status| {
         proxy
@@ -103,9 +90,10 @@ pub(crate) async fn serve(
             let answer = Answer::new(status, keep_alive).challenge(status);
             answer.text(format!("{text}\n").as_bytes())
         };
-        return refuse_body(body, request.keep_alive, answer, proxy).await;
+        return Box::pin(refuse_body(body, request.keep_alive, answer, proxy)).await;
     }
-    let keep_alive = drain(&mut body, proxy).await && request.keep_alive;
+    let is_complete = body.is_complete() || Box::pin(drain(&mut body, proxy)).await;
+    let keep_alive = is_complete && request.keep_alive;
     let mut socket = body.into_socket();
     ended(StatusCode::OK);
     let answer = Answer::new(StatusCode::OK, keep_alive).text(b"");
@@ -118,23 +106,80 @@ pub(crate) async fn serve(
     None
 }
 
-/// Reads the head of the message in a push: the head, and what came behind it.
-async fn read_head(
+/// Takes the head of the message in a push, if its sender may push. `None` when the proxy closes
+/// first.
+async fn take_head(
     body: &mut RequestBody,
     request: &Request,
+    peer: &Peer,
     proxy: &Proxy,
-) -> Result<(PushedHead, Bytes), (Refusal, Bytes)> {
+) -> Option<(Identity, ReadHead)> {
+    let shown = request.shown();
+    let admitted = proxy.access.admit(peer, Role::Client, shown, Place::Own);
+    let by = match admitted.await {
+        Ok(grant) => grant.identity,
+        Err(denied) => return Some((Identity::Anyone, Err((denied.into(), Bytes::new())))),
+    };
+    let arrived = match head_if_arrived(body, request, &proxy.limits) {
+        Ok(read) => return Some((by, read)),
+        Err(arrived) => arrived,
+    };
+    // In a box, so that no push whose head is there carries the room for a wait.
+    let reading = Box::pin(read_head(body, arrived, request, proxy));
+    tokio::select! {
+        read = reading => Some((by, read)),
+        () = proxy.closing.cancelled() => None,
+    }
+}
+
+/// The head of the message in a push, and what came behind it. Or why there is none, and what came.
+type ReadHead = Result<(PushedHead, Bytes), (Refusal, Bytes)>;
+
+/// Reads the head of the message in a push where it is there already, as nearly always. What has
+/// arrived of it where it is not.
+fn head_if_arrived(
+    body: &mut RequestBody,
+    request: &Request,
+    limits: &Limits,
+) -> Result<ReadHead, Bytes> {
+    if request.expects_continue {
+        return Err(Bytes::new());
+    }
+    let mut arrived = match body.ready_piece() {
+        Some(Ok(Some(piece))) => piece,
+        Some(Ok(None)) => {
+            let refusal = MessageError::HeadUnfinished.into();
+            return Ok(Err((refusal, Bytes::new())));
+        }
+        Some(Err(broken)) => return Ok(Err((broken.into(), Bytes::new()))),
+        None => return Err(Bytes::new()),
+    };
+    match parse(&arrived, limits) {
+        Ok(Some((head, length))) => Ok(Ok((head, arrived.split_off(length)))),
+        Ok(None) => Err(arrived),
+        Err(refusal) => Ok(Err((refusal, arrived))),
+    }
+}
+
+/// Waits for the head of the message in a push, of which something may have `arrived`.
+async fn read_head(
+    body: &mut RequestBody,
+    mut arrived: Bytes,
+    request: &Request,
+    proxy: &Proxy,
+) -> ReadHead {
     let limits = &proxy.limits;
-    // Both outlive the reading, which may be cut short: an id may stand in what has come.
-    let (mut arrived, mut gathered) = (Bytes::new(), BytesMut::new());
+    // It outlives the reading, which may be cut short: an id may stand in what has come.
+    let mut gathered = BytesMut::new();
     let reading = async {
         if request.expects_continue {
             body.go_on(&proxy.patience)
                 .await
                 .map_err(BrokenBody::from)?;
         }
-        // The first piece has all of the head, nearly always, and is used as it is.
-        arrived = body.piece().await?.ok_or(MessageError::HeadUnfinished)?;
+        if arrived.is_empty() {
+            arrived = body.piece().await?.ok_or(MessageError::HeadUnfinished)?;
+        }
         let mut pace = Pace::default();
         loop {
             if pace.is_due(&arrived)
@@ -195,23 +240,43 @@ async fn gather(
     Ok(false)
 }
 
-/// Joins an answer to its scrape and waits until it has been passed on. The push comes back.
-async fn deliver(
+/// An answer that has been joined to its scrape.
+struct Delivery {
+    /// Whether the scrape was still there to take it.
+    is_taken: bool,
+    /// Brings the push back when the answer has been passed on.
+    end: oneshot::Receiver<PushEnd>,
+}
+
+/// Joins an answer to its scrape. The push comes back at once where that cannot be.
+fn deliver(
     proxy: &Proxy,
     peer: &Peer,
     by: &Identity,
-    head: PushedHead,
-    arrived: Bytes,
+    read: ReadHead,
     push: RequestBody,
-) -> (Result<(), Refusal>, RequestBody) {
+) -> Result<Delivery, (Refusal, RequestBody)> {
+    let (head, arrived) = match read {
+        Ok(read) => read,
+        Err((refusal, arrived)) => {
+            // Its scrape need not wait for its time to be up, where the id can still be read.
+            let id = find_id(&arrived).and_then(|id| ScrapeId::parse(&id));
+            if let Some(completion) = id.and_then(|id| proxy.rendezvous.complete(id, by).ok()) {
+                let text = told(&refusal, refusal.limit());
+                warn!(fqdn = %completion.name, error = text, "a client sent a broken answer");
+                completion.fail(&text);
+            }
+            return Err((refusal, push));
+        }
+    };
     let id = ScrapeId::parse(&head.id).ok_or(NotTaken::Gone);
     let completion = match id.and_then(|id| proxy.rendezvous.complete(id, by)) {
         Ok(completion) => completion,
-        Err(NotTaken::Gone) => return (Err(Refusal::Gone), push),
+        Err(NotTaken::Gone) => return Err((Refusal::Gone, push)),
         Err(NotTaken::Anothers) => {
             let denied = Denied::NotAllowed("another client was given this scrape".to_owned());
             proxy.access.turn_away(peer, &denied);
-            return (Err(denied.into()), push);
+            return Err((denied.into(), push));
         }
     };
     let framing = head.framing(completion.method());
@@ -222,7 +287,7 @@ async fn deliver(
         Ok(framing) => framing,
         Err(refusal) => {
             completion.fail(&refusal);
-            return (Err(refusal), push);
+            return Err((refusal, push));
         }
     };
     let (body, end) = PushedBody::new(framing, arrived, push);
@@ -231,15 +296,7 @@ async fn deliver(
         framing,
         body,
     });
-    // The scrape's connection owns the body, and is cut when its time is up: this ends.
-    match end.await {
-        Ok(PushEnd { push, how }) => match how {
-            Passed::Whole if is_taken => (Ok(()), push),
-            Passed::Whole | Passed::InPart => (Err(Refusal::HungUp), push),
-            Passed::Stalled(stalled) => (Err(Refusal::Stalled(stalled)), push),
-        },
-        Err(_) => unreachable!("a pushed body gives its push back when it is dropped"),
-    }
+    Ok(Delivery { is_taken, end })
 }
 
 impl Refusal {

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{Method, StatusCode};
@@ -55,45 +56,62 @@ pub(crate) async fn serve(
     let admitted = access.admit(peer, Role::Scraper, request.shown(), Place::Proxied);
     let grant = match admitted.await {
         Ok(grant) => grant,
-        Err(denied) => return deny(socket, &denied, keep_alive, proxy).await,
+        Err(denied) => return Box::pin(deny(socket, &denied, keep_alive, proxy)).await,
     };
     let scrape = match parsed {
         Ok(scrape) => scrape,
-        Err(error) => return refuse(socket, error.into(), keep_alive, proxy).await,
+        Err(error) => return Box::pin(refuse(socket, error.into(), keep_alive, proxy)).await,
     };
     if !grant.may_reach(&scrape.target) {
         let (who, target) = (&grant.identity, &scrape.target);
         let denied = Denied::NotAllowed(format!("{who} may not scrape {target}"));
         access.turn_away(peer, &denied);
-        return deny(socket, &denied, keep_alive, proxy).await;
+        return Box::pin(deny(socket, &denied, keep_alive, proxy)).await;
     }
     drop(grant);
     let timeout = proxy.timeouts.clamp(scrape.timeout);
     let mut report = Report::new(ScrapeId::random(), scrape.target.clone());
     let deadline = report.started + timeout;
-    let method = scrape.method.clone();
-    let answered = tokio::select! {
-        biased;
-        // A scrape whose Prometheus has hung up is forgotten.
-        () = left(&mut socket, proxy) => {
-            report.end(&"Prometheus hung up before it had the answer");
-            return None;
-        }
-        answered = proxy.rendezvous.scrape(report.id, scrape, timeout) => answered,
+    let is_head = scrape.method == Method::HEAD;
+    let answered = match proxy.rendezvous.scrape(report.id, scrape, timeout) {
+        Ok(mut pending) => tokio::select! {
+            biased;
+            // A scrape whose Prometheus has hung up is forgotten.
+            () = left(&mut socket, proxy) => {
+                report.end(&"Prometheus hung up before it had the answer");
+                return None;
+            }
+            answered = pending.answer() => answered,
+        },
+        Err(failure) => Err(failure),
     };
     let answer = match answered {
         Ok(answer) => answer,
         Err(failure) => {
             report.end(&told(&failure, failure.limit()));
-            return tell(socket, &failure, keep_alive, proxy).await;
+            return Box::pin(tell(socket, &failure, keep_alive, proxy)).await;
         }
     };
     report.status = answer.head.status.as_u16();
     proxy.metrics.proxied(answer.head.status);
-    let ends_with_connection = ends_with_connection(&answer, &method, &request);
-    let sent = send(&mut socket, answer, &method, &request, &mut report, proxy);
-    // Whatever its client or Prometheus do, nothing of a scrape outlasts its time.
-    match timeout_at(deadline, sent).await {
+    let ends_with_connection = ends_with_connection(&answer, is_head, &request);
+    // In a box of its own, as small as the one that it is called from.
+    let mut answer = Box::pin(send(
+        &mut socket,
+        answer,
+        is_head,
+        &request,
+        &mut report,
+        proxy,
+    ));
+    // Most answers are there, and go out at once.
+    let sent = match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
+        Poll::Ready(sent) => Ok(sent),
+        // Whatever its client or Prometheus do, nothing of a scrape outlasts its time.
+        Poll::Pending => Box::pin(timeout_at(deadline, answer.as_mut())).await,
+    };
+    drop(answer);
+    match sent {
         Ok(Ok(())) => report.answered(),
         Ok(Err(error)) => {
             report.end(&error);
@@ -165,28 +183,27 @@ async fn say(
 }
 
 /// Whether the end of the answer can be told by nothing but the end of the connection.
-fn ends_with_connection(answer: &ScrapeAnswer, method: &Method, request: &Request) -> bool {
-    !matches!(answer.framing, Framing::Length(_)) && *method != Method::HEAD && !request.is_http_1_1
+fn ends_with_connection(answer: &ScrapeAnswer, is_head: bool, request: &Request) -> bool {
+    !matches!(answer.framing, Framing::Length(_)) && !is_head && !request.is_http_1_1
 }
 
 /// Sends an answer as it comes. What has been sent is whole only if this ends well.
 async fn send(
     socket: &mut Socket,
-    answer: ScrapeAnswer,
-    method: &Method,
+    answer: Box<ScrapeAnswer>,
+    is_head: bool,
     request: &Request,
     report: &mut Report,
     proxy: &Proxy,
 ) -> Result<(), Broken> {
     let patience = &proxy.patience;
     let is_chunked = !matches!(answer.framing, Framing::Length(_)) && request.is_http_1_1;
-    let ScrapeAnswer {
-        head,
-        framing,
-        mut body,
-    } = answer;
+    // The body stays where it is, and is not moved into this future.
+    let mut answer = answer;
+    let (head, framing) = (answer.head, answer.framing);
+    let body = &mut answer.body;
     let length = match framing {
-        _ if *method == Method::HEAD => head.length(),
+        _ if is_head => head.length(),
         // An answer without a body may tell the length of one (304), or must not (204).
         Framing::Length(_) if head.status == StatusCode::NO_CONTENT => None,
         Framing::Length(_) => head.length(),
@@ -211,7 +228,7 @@ async fn send(
     let mut head = Some(head.freeze());
     let mut held = None;
     loop {
-        let piece = match next_piece(&mut body, &mut held).await {
+        let piece = match next_piece(body, &mut held).await {
             Some(piece) => piece?,
             None => {
                 if let Some(head) = head.take() {

@@ -208,8 +208,11 @@ impl Socket {
     }
 
     /// Ends the sending half, to a peer that may still be sending.
-    pub(crate) async fn shutdown(&mut self, patience: &Patience) -> io::Result<()> {
-        Box::pin(patience.wait(self.stream.shutdown())).await?
+    pub(crate) fn shutdown(
+        &mut self,
+        patience: &Patience,
+    ) -> impl Future<Output = io::Result<()>> + Send {
+        Box::pin(async { patience.wait(self.stream.shutdown()).await? })
     }
 
     pub(crate) fn stream(&self) -> &dyn Stream {

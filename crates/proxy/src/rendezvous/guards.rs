@@ -21,6 +21,14 @@ pub(crate) struct ParkedPoll {
     pub(super) told: oneshot::Receiver<Told>,
 }
 
+/// A scrape that waits for its answer. Dropping it forgets the scrape: it is not handed out any
+/// more, and a push for it is refused.
+pub(crate) struct PendingScrape {
+    pub(super) rendezvous: Rendezvous,
+    pub(super) id: ScrapeId,
+    pub(super) answer: oneshot::Receiver<Result<Box<ScrapeAnswer>, Failure>>,
+}
+
 /// How a parked poll ends.
 #[derive(Debug)]
 pub(crate) enum PollEnd {
@@ -137,7 +145,7 @@ impl Completion {
 
     /// Sends the answer on its way to Prometheus. Whether Prometheus is still there.
     pub(crate) fn answer(self, answer: ScrapeAnswer) -> bool {
-        self.answer.send(Ok(answer)).is_ok()
+        self.answer.send(Ok(Box::new(answer))).is_ok()
     }
 
     /// Ends the scrape with a failure of the client's.
@@ -151,16 +159,19 @@ impl Completion {
     }
 }
 
-/// Forgets a scrape when its future ends, however it ends.
-pub(super) struct PendingScrape<'a> {
-    pub(super) rendezvous: &'a Rendezvous,
-    pub(super) id: ScrapeId,
+impl PendingScrape {
+    /// Waits for the answer. Cancel safe.
+    pub(crate) async fn answer(&mut self) -> Result<Box<ScrapeAnswer>, Failure> {
+        let answer = (&mut self.answer).await;
+        answer.unwrap_or(Err(Failure::ShuttingDown))
+    }
 }
 
-impl Drop for PendingScrape<'_> {
+impl Drop for PendingScrape {
     fn drop(&mut self) {
-        self.rendezvous.shared.meetings.lock().state.cancel(self.id);
-        self.rendezvous.shared.scrape_ended.notify_waiters();
+        let shared = &self.rendezvous.shared;
+        shared.meetings.lock().state.cancel(self.id);
+        shared.scrape_ended.notify_waiters();
     }
 }
 
@@ -168,6 +179,14 @@ impl fmt::Debug for ParkedPoll {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ParkedPoll")
             .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PendingScrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingScrape")
+            .field("id", &self.id)
             .finish_non_exhaustive()
     }
 }

@@ -30,8 +30,7 @@ use crate::answer::ScrapeAnswer;
 use crate::error::Failure;
 use crate::http1::link::Link;
 use deadlines::Deadlines;
-use guards::PendingScrape;
-pub(crate) use guards::{Completion, HandedOut, ParkedPoll, PollEnd, Sent};
+pub(crate) use guards::{Completion, HandedOut, ParkedPoll, PendingScrape, PollEnd, Sent};
 pub(crate) use state::Bounds;
 use state::{Arrival, Due, Lost, Parked, State};
 
@@ -89,7 +88,7 @@ impl Outgoing {
 
 type HandOut = state::HandOut<Arc<Outgoing>>;
 type PollHandle = oneshot::Sender<Told>;
-type AnswerHandle = oneshot::Sender<Result<ScrapeAnswer, Failure>>;
+type AnswerHandle = oneshot::Sender<Result<Box<ScrapeAnswer>, Failure>>;
 
 #[derive(Debug)]
 enum Told {
@@ -146,15 +145,12 @@ impl Rendezvous {
     }
 
     /// Has a target scraped by its client, within `timeout`.
-    ///
-    /// Dropping the future forgets the scrape: it is not handed out any more, and a push for it
-    /// is refused.
-    pub(crate) async fn scrape(
+    pub(crate) fn scrape(
         &self,
         id: ScrapeId,
         scrape: Scrape,
         timeout: Duration,
-    ) -> Result<ScrapeAnswer, Failure> {
+    ) -> Result<PendingScrape, Failure> {
         let now = Instant::now();
         let deadline = now + timeout - timeout::answer_margin(timeout);
         let (handle, answer) = oneshot::channel();
@@ -166,10 +162,6 @@ impl Rendezvous {
             holder: Mutex::new(Identity::Anyone),
             doubtful: Mutex::new(None),
         });
-        let _pending = PendingScrape {
-            rendezvous: self,
-            id,
-        };
         let (arrival, is_sooner) = {
             let mut meetings = self.shared.meetings.lock();
             let before = meetings.next_expiry();
@@ -193,7 +185,11 @@ impl Rendezvous {
             Arrival::Waits(_) => {}
             Arrival::Refused(failure) => return Err(failure),
         }
-        answer.await.unwrap_or(Err(Failure::ShuttingDown))
+        Ok(PendingScrape {
+            rendezvous: self.clone(),
+            id,
+            answer,
+        })
     }
 
     /// Takes the scrape that this id names out of its client's hands, once, for the one that was

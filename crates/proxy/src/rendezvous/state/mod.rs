@@ -7,7 +7,7 @@
 mod events;
 mod lost;
 
-use std::hash::RandomState;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use hashbrown::HashMap;
 use pushprox_protocol::fqdn::FqdnRef;
@@ -25,7 +25,7 @@ pub(crate) use events::{Arrival, Bounds, Completion, Due, HandOut, Lost, Parked}
 pub(crate) struct State<P, A, S> {
     bounds: Bounds,
     registrations: Registrations<P>,
-    scrapes: HashMap<ScrapeId, Pending<A, S>, RandomState>,
+    scrapes: HashMap<ScrapeId, Pending<A, S>, BuildHasherDefault<IdHasher>>,
     waiting: Waiting,
     doubts: Doubts,
     arrivals: u64,
@@ -48,6 +48,26 @@ struct Pending<A, S> {
     /// Under which name it was sent out before, to a client that seems not to have got it. If that
     /// one has it after all, its answer is as good as any.
     sent_before: Option<Fqdn>,
+}
+
+/// Takes ids for what they are: only this proxy makes them, and they are random.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 ^= number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl<P, A, S: Clone> State<P, A, S> {
