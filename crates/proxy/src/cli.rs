@@ -56,10 +56,6 @@ pub struct Args {
     #[arg(long = "shutdown.grace-period", value_name = "DURATION", default_value = "10s", value_parser = go_duration)]
     pub shutdown_grace_period: Duration,
 
-    /// What is borne of peers
-    #[command(flatten)]
-    pub limits: Limits,
-
     /// The name under which the proxy logs
     #[arg(
         long = "loggername",
@@ -71,4 +67,8 @@ pub struct Args {
     /// How to log
     #[command(flatten)]
     pub log: LogArgs,
+
+    /// What is borne of peers; last, since its heading would stand above what follows
+    #[command(flatten)]
+    pub limits: Limits,
 }
