@@ -38,6 +38,27 @@ async fn thousand_half_open(said: &str) {
 }
 
 #[tokio::test]
+async fn a_thousand_polls_with_a_bad_name_wait_for_their_refusal_in_little_memory() {
+    let proxy = Proxy::start(&[]).await;
+    let address = proxy.address;
+    withstands(&proxy, async || {
+        let mut polls = JoinSet::new();
+        for _ in 0..1_000 {
+            polls.spawn(async move {
+                let poll = "POST /poll HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\
+                            Content-Length: 9\r\n\r\nnode test";
+                let answer = ask(address, poll.as_bytes()).await.unwrap();
+                assert_eq!(answer.status(), 400, "{answer:?}");
+            });
+        }
+        while let Some(done) = polls.join_next().await {
+            done.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn ten_thousand_scrapes_of_names_that_do_not_exist_are_told_so() {
     let proxy = Proxy::start(&[]).await;
     let address = proxy.address;
