@@ -8,6 +8,7 @@
 )]
 
 mod attacks;
+mod behind_nginx;
 mod big;
 mod broken;
 mod cable;
@@ -17,7 +18,6 @@ mod examples;
 mod faults;
 mod hostile;
 mod mixes;
-mod nginx;
 mod observe;
 mod prometheus;
 mod readme;
