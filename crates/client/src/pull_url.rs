@@ -27,7 +27,10 @@ impl PullUrl {
         let mut url = self.inner.url.clone();
         let mut query = url.query().unwrap_or_default().to_owned();
         let mut lifted = false;
-        for piece in scrape_query.unwrap_or_default().split('&') {
+        // A URL drops these wherever they are, which would make another name of a parameter's.
+        let mut added = scrape_query.unwrap_or_default().to_owned();
+        added.retain(|c| !matches!(c, '\t' | '\n' | '\r'));
+        for piece in added.split('&') {
             let Some((name, value)) = form_urlencoded::parse(piece.as_bytes()).next() else {
                 continue;
             };

@@ -39,7 +39,7 @@ pub async fn serve(
     let listener = match address.bind().await {
         Ok(listener) => listener,
         Err(error) => {
-            warn!(%error, "running without own /metrics");
+            warn!(%error, "this program runs without its own /metrics");
             return;
         }
     };

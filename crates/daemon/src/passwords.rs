@@ -346,7 +346,7 @@ mod tests {
             ("nul", "a\0c", false),
             ("long", &long, true),
             ("long", &format!("{long}y"), true),
-            ("long", &long[1..], false),
+            ("long", &"x".repeat(71), false),
         ] {
             let verdict = passwords.verify(&users, user, &secret(password)).await;
             assert_eq!(verdict, Ok(right), "{user:?} {password:?}");

@@ -59,10 +59,11 @@ pub(crate) fn parse_bytes(value: &[u8]) -> Option<Duration> {
 }
 
 /// Writes a time as seconds with as many decimals as milliseconds need, rounded up so that a
-/// time that has just begun to run is passed on as it came.
+/// time that has just begun to run is passed on as it came. It is never zero, which would be read
+/// as no time at all and bring the default.
 #[must_use]
 pub fn format(duration: Duration) -> HeaderValue {
-    let millis = duration.as_micros().div_ceil(1_000);
+    let millis = duration.as_nanos().div_ceil(1_000_000).max(1);
     let (seconds, fraction) = (millis / 1_000, millis % 1_000);
     let text = if fraction == 0 {
         seconds.to_string()
@@ -133,6 +134,7 @@ mod tests {
             (9_400_000, "9.4"),
             (2_000_000, "2"),
             (1, "0.001"),
+            (0, "0.001"),
         ] {
             assert_eq!(format(Duration::from_micros(micros)), text);
         }

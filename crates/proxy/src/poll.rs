@@ -242,12 +242,13 @@ impl Parked {
 
 /// Tells a client what is wrong, after a pause.
 async fn refuse(
-    body: RequestBody,
+    mut body: RequestBody,
     refusal: Refusal,
     request: &Request,
     since: Instant,
     proxy: &Proxy,
 ) -> Option<Socket> {
+    body.settle();
     if proxy.draining.is_cancelled() {
         return None;
     }

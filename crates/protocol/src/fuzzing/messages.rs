@@ -93,7 +93,8 @@ pub fn pushed(bytes: &[u8]) {
         }
         Err(_) => bytes.len(),
     };
-    for cut in cuts(end) {
+    // Past the limit it is refused for its length, whatever else is wrong with it.
+    for cut in cuts(end.min(MAX_HEAD)) {
         match PushedHead::parse(bytes.get(..cut).unwrap_or_default(), MAX_HEAD) {
             Ok(None) => {}
             Ok(Some((_, length))) => panic!("{cut} bytes are a head of {length}, and {end} too"),

@@ -112,6 +112,10 @@ impl TryFrom<String> for NamePattern {
             return Err(wrong("has more than one ':'"));
         }
         let host = host.strip_suffix('.').unwrap_or(host);
+        if host.split('.').any(str::is_empty) {
+            // No name has one: it would never match.
+            return Err(wrong("has an empty part between its dots"));
+        }
         Ok(Self {
             host: host.to_ascii_lowercase(),
             port,
@@ -298,7 +302,8 @@ mod tests {
     #[test]
     fn patterns_that_mean_nothing_are_refused() {
         for text in [
-            "", "a b", "*/x", "a:0", "a:x", "a:70000", "*:x:1", "{sam}", "{san", "a,b", ":9100",
+            "", "a b", "*/x", "*..a", ".*", "*..:*", "a:0", "a:x", "a:70000", "*:x:1", "{sam}",
+            "{san", "a,b", ":9100",
         ] {
             let error = NamePattern::try_from(text.to_owned()).unwrap_err();
             assert!(error.starts_with(&format!("{text:?} ")), "{error}");

@@ -96,6 +96,15 @@ impl RequestBody {
         read
     }
 
+    /// Lets go of the buffer before a wait: what is left in it moves to one of its own size.
+    pub(crate) fn settle(&mut self) {
+        self.arrived = Bytes::copy_from_slice(&self.arrived);
+        let buffer = std::mem::take(&mut self.buffer);
+        if buffer.capacity() > 0 {
+            self.buffers.give(buffer);
+        }
+    }
+
     /// As [`RequestBody::poll_piece`]. Cancel safe.
     pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, BrokenBody> {
         std::future::poll_fn(|cx| self.poll_piece(cx)).await

@@ -39,7 +39,7 @@ async fn what_is_wrong_on_the_proxys_command_line_is_said_in_one_line() {
             &["--web.listen-adress=:1"],
             &["--web.listen-adress", "--web.listen-address"],
         ),
-        (&["words"], &["words"]),
+        (&["words"], &["belongs to no flag", "needs quotes"]),
         (&["--registration.timeout"], &["--registration.timeout"]),
         (
             &["--registration.timeout=5"],

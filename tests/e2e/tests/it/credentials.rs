@@ -252,7 +252,8 @@ async fn guesses_are_slowed_down_and_requests_are_rationed() {
     let mut limited = 0;
     for guess in 0..40 {
         match list(&format!("prometheus:guess{guess}")).await.as_str() {
-            "401" => assert_eq!(limited, 0),
+            // Each second lets one more be looked at.
+            "401" => {}
             "429" => limited += 1,
             other => panic!("{other}"),
         }

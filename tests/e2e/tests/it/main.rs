@@ -8,6 +8,7 @@
 )]
 
 mod attacks;
+mod behind_nginx;
 mod big;
 mod broken;
 mod cable;
@@ -18,7 +19,6 @@ mod faults;
 mod hostile;
 mod mended;
 mod mixes;
-mod nginx;
 mod observe;
 mod prometheus;
 mod readme;

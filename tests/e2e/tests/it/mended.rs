@@ -46,8 +46,15 @@ async fn cut_and_mend(mut network: Network, cut: Duration, timeout: f64) {
     let late = Remote::start(&mut network, &proxy, "late.test").await;
     let pulling = Remote::start(&mut network, &proxy, "pulling.test").await;
     let remotes = [&quiet, &soon, &late, &pulling];
+    // The switch's address is that of one of its cables, and so there only when all are.
+    let shown = command("ip")
+        .args(["-brief", "link", "show", "switch"])
+        .output();
+    let shown = String::from_utf8(shown.await.unwrap().stdout).unwrap();
+    let switch = shown.split_whitespace().nth(2).expect("its address");
     let mut rest = Vec::new();
     for remote in remotes {
+        remote.is_far_away(switch).await;
         assert_eq!(remote.scrape(&proxy, 5.0).await.status(), 200);
         rest.push(remote.client.daemon.descriptors());
     }
@@ -172,6 +179,16 @@ impl Remote {
             client,
             exporter,
         }
+    }
+
+    /// Lets it reach the proxy as over a router: what is sent into the cut vanishes, and nobody says
+    /// that the proxy is out of reach.
+    async fn is_far_away(&self, switch: &str) {
+        let own = Network::OWN.to_string();
+        let mut ip = self.host.command("ip");
+        ip.args(["neighbour", "replace", &own, "lladdr", switch])
+            .args(["nud", "permanent", "dev", "cable"]);
+        assert!(ip.status().await.unwrap().success(), "{ip:?}");
     }
 
     /// Has it scraped, and gives the answer.
