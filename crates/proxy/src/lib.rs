@@ -188,7 +188,7 @@ async fn shake_hands(
         Ok(Accepted::Plain(stream)) => Some((Socket::new(stream), peer)),
         Ok(Accepted::Tls(stream, sans)) => {
             peer.sans = sans.map(|sans| Box::new(Sans(sans)));
-            Some((Socket::boxed(stream), peer))
+            Some((Socket::new(*stream), peer))
         }
         Err(error) => {
             debug!(%error, peer = %peer.ip, "a TLS handshake failed");

@@ -90,7 +90,14 @@ pub(crate) async fn serve(
     proxy.metrics.proxied(answer.head.status);
     let ends_with_connection = ends_with_connection(&answer, &method, &request);
     // In a box of its own, as small as the one that it is called from.
-    let mut answer = Box::pin(send(&mut socket, answer, &method, &request, &mut report, proxy));
+    let mut answer = Box::pin(send(
+        &mut socket,
+        answer,
+        &method,
+        &request,
+        &mut report,
+        proxy,
+    ));
     // Most answers are there, and go out at once.
     let sent = match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
         Poll::Ready(sent) => Ok(sent),

@@ -326,7 +326,12 @@ impl Rendezvous {
     }
 
     fn give_back(&self, id: ScrapeId) {
-        let again = self.shared.meetings.lock().state.give_back(id, Instant::now());
+        let again = self
+            .shared
+            .meetings
+            .lock()
+            .state
+            .give_back(id, Instant::now());
         if let Some(Arrival::Meets(poll, hand_out)) = again {
             self.tell(poll, hand_out);
         }

@@ -13,6 +13,7 @@ mod clients;
 mod parking;
 mod poll;
 mod push;
+mod rounds;
 mod scrape;
 mod shutdown;
 mod support;
