@@ -110,7 +110,7 @@ async fn shake_hands(
         Ok(Accepted::Plain(stream)) => Some((Socket::new(stream), peer)),
         Ok(Accepted::Tls(stream, certificate)) => {
             peer.certificate = certificate.map(Arc::new);
-            Some((Socket::boxed(stream), peer))
+            Some((Socket::new(*stream), peer))
         }
         Err(error) => {
             debug!(%error, peer = %peer.ip, "a TLS handshake failed");

@@ -27,6 +27,8 @@ struct Waiting {
     places: SlotMap<PlaceKey, Place>,
     /// When to look at them next.
     next: Option<Instant>,
+    /// When to look at them next at the soonest.
+    not_before: Option<Instant>,
     is_closed: bool,
 }
 
@@ -95,8 +97,14 @@ impl Waiting {
             }
             stays
         });
-        self.next = next.map(|next| next.max(now + PAUSE));
+        self.not_before = Some(now + PAUSE);
+        self.next = next.map(|next| self.sweep_for(next));
         over
+    }
+
+    /// The sweep that ends a wait until then.
+    fn sweep_for(&self, until: Instant) -> Instant {
+        self.not_before.map_or(until, |pause| until.max(pause))
     }
 
     fn close(&mut self) -> Vec<Waker> {
@@ -120,9 +128,9 @@ impl Guest<'_> {
             }
             let waker = cx.waker().clone();
             self.key = Some(waiting.places.insert(Place { until, waker }));
-            let is_sooner = waiting.next.is_none_or(|next| until < next);
-            if is_sooner {
-                waiting.next = Some(until);
+            let sweep = waiting.sweep_for(until);
+            if waiting.next.is_none_or(|next| sweep < next) {
+                waiting.next = Some(sweep);
                 drop(waiting);
                 self.idle.sooner.notify_one();
             }
@@ -146,8 +154,8 @@ impl Drop for Guest<'_> {
     }
 }
 
-/// Between two sweeps, whatever comes: nobody minds to be closed a second late, and a sweep looks at
-/// all who wait.
+/// Between two sweeps, whatever comes: a sweep looks at all who wait, and nobody minds to be closed a
+/// second late.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -178,6 +186,11 @@ mod tests {
         assert_eq!(early.await.unwrap(), 10);
         let request = tokio::time::sleep_until(after(15));
         assert_eq!(idle.wait(after(40), request).await, Some(()));
+        let (one, behind) = (
+            wait(after(18)),
+            wait(Instant::now() + PAUSE * 3 + PAUSE / 2),
+        );
+        assert_eq!((one.await.unwrap(), behind.await.unwrap()), (18, 19));
         assert_eq!(late.await.unwrap(), 20);
         assert!(idle.waiting.lock().places.is_empty());
         let last = wait(after(50));

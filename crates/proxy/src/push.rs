@@ -70,7 +70,7 @@ pub(crate) async fn serve(
             },
             Err(_) => unreachable!("a pushed body gives its push back when it is dropped"),
         },
-        Err((refusal, push)) => (Err(refusal), push),
+        Err(refused) => (Err(refused.0), refused.1),
     };
     let ended = |status| {
         proxy
@@ -255,7 +255,7 @@ fn deliver(
     by: &Identity,
     read: ReadHead,
     push: RequestBody,
-) -> Result<Delivery, (Refusal, RequestBody)> {
+) -> Result<Delivery, Box<(Refusal, RequestBody)>> {
     let (head, arrived) = match read {
         Ok(read) => read,
         Err((refusal, arrived)) => {
@@ -266,17 +266,17 @@ fn deliver(
                 warn!(fqdn = %completion.name, error = text, "a client sent a broken answer");
                 completion.fail(&text);
             }
-            return Err((refusal, push));
+            return Err(Box::new((refusal, push)));
         }
     };
     let id = ScrapeId::parse(&head.id).ok_or(NotTaken::Gone);
     let completion = match id.and_then(|id| proxy.rendezvous.complete(id, by)) {
         Ok(completion) => completion,
-        Err(NotTaken::Gone) => return Err((Refusal::Gone, push)),
+        Err(NotTaken::Gone) => return Err(Box::new((Refusal::Gone, push))),
         Err(NotTaken::Anothers) => {
             let denied = Denied::NotAllowed("another client was given this scrape".to_owned());
             proxy.access.turn_away(peer, &denied);
-            return Err((denied.into(), push));
+            return Err(Box::new((denied.into(), push)));
         }
     };
     let framing = head.framing(completion.method());
@@ -287,7 +287,7 @@ fn deliver(
         Ok(framing) => framing,
         Err(refusal) => {
             completion.fail(&refusal);
-            return Err((refusal, push));
+            return Err(Box::new((refusal, push)));
         }
     };
     let (body, end) = PushedBody::new(framing, arrived, push);

@@ -103,51 +103,50 @@ impl<S: Stream> Stream for TlsStream<S> {
 }
 
 /// One connection's bytes. While nothing is read ahead, it holds no buffer.
-pub(crate) struct Socket {
-    stream: Box<dyn Stream>,
+pub(crate) struct Socket(Box<Ends<dyn Stream>>);
+
+/// What a socket is, in one place: whoever owns it for a while moves no more than a pointer.
+struct Ends<S: ?Sized> {
     ahead: BytesMut,
+    stream: S,
 }
 
 impl Socket {
     pub(crate) fn new(stream: impl Stream + 'static) -> Self {
-        Self::boxed(Box::new(stream))
-    }
-
-    pub(crate) fn boxed(stream: Box<dyn Stream>) -> Self {
-        Self {
-            stream,
+        Self(Box::new(Ends {
             ahead: BytesMut::new(),
-        }
+            stream,
+        }))
     }
 
     /// What has been read and not used yet.
     pub(crate) fn ahead(&self) -> &[u8] {
-        &self.ahead
+        &self.0.ahead
     }
 
     /// Uses the first `length` bytes of what was read ahead.
     pub(crate) fn split_ahead(&mut self, length: usize) -> BytesMut {
-        self.ahead.split_to(length.min(self.ahead.len()))
+        self.0.ahead.split_to(length.min(self.0.ahead.len()))
     }
 
     /// Takes the buffer of what was read ahead, which must have been used.
     pub(crate) fn take_buffer(&mut self) -> BytesMut {
-        std::mem::take(&mut self.ahead)
+        std::mem::take(&mut self.0.ahead)
     }
 
     /// Puts bytes that were used too early back in front.
     pub(crate) fn put_back(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             let mut both = BytesMut::from(bytes);
-            both.extend_from_slice(&self.ahead);
-            self.ahead = both;
+            both.extend_from_slice(&self.0.ahead);
+            self.0.ahead = both;
         }
     }
 
     /// Lets go of the buffer before a wait: what is left in it moves to one of its own size.
     pub(crate) fn settle(&mut self, buffers: &Buffers) {
-        let ahead = std::mem::take(&mut self.ahead);
-        self.ahead = BytesMut::from(&*ahead);
+        let ahead = std::mem::take(&mut self.0.ahead);
+        self.0.ahead = BytesMut::from(&*ahead);
         if ahead.capacity() > 0 {
             buffers.give(ahead);
         }
@@ -159,15 +158,15 @@ impl Socket {
         cx: &mut Context<'_>,
         buffers: &Buffers,
     ) -> Poll<io::Result<usize>> {
-        ready!(self.stream.poll_readable(cx))?;
+        ready!(self.0.stream.poll_readable(cx))?;
         let mut buffer = buffers.take();
-        let read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut buffer);
+        let read = poll_read_buf(Pin::new(&mut self.0.stream), cx, &mut buffer);
         if !matches!(read, Poll::Ready(Ok(1..))) {
             buffers.give(buffer);
-        } else if self.ahead.is_empty() {
-            self.ahead = buffer;
+        } else if self.0.ahead.is_empty() {
+            self.0.ahead = buffer;
         } else {
-            self.ahead.extend_from_slice(&buffer);
+            self.0.ahead.extend_from_slice(&buffer);
             buffers.give(buffer);
         }
         read
@@ -189,21 +188,21 @@ impl Socket {
         }
         let rest = bytes.get(written..).unwrap_or_default();
         Box::pin(patience.wait(async {
-            self.stream.write_all(rest).await?;
-            self.stream.flush().await
+            self.0.stream.write_all(rest).await?;
+            self.0.stream.flush().await
         }))
         .await?
     }
 
     /// Writes what can be written now: how much that was, and whether it was all.
     fn try_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<(usize, bool)> {
-        let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(cx, bytes)? else {
+        let Poll::Ready(written) = Pin::new(&mut self.0.stream).poll_write(cx, bytes)? else {
             return Ok((0, false));
         };
         if written < bytes.len() {
             return Ok((written, false));
         }
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx)?;
+        let flushed = Pin::new(&mut self.0.stream).poll_flush(cx)?;
         Ok((written, flushed.is_ready()))
     }
 
@@ -212,22 +211,22 @@ impl Socket {
         &mut self,
         patience: &Patience,
     ) -> impl Future<Output = io::Result<()>> + Send {
-        Box::pin(async { patience.wait(self.stream.shutdown()).await? })
+        Box::pin(async { patience.wait(self.0.stream.shutdown()).await? })
     }
 
     pub(crate) fn stream(&self) -> &dyn Stream {
-        &*self.stream
+        &self.0.stream
     }
 
     pub(crate) fn stream_mut(&mut self) -> Pin<&mut dyn Stream> {
-        Pin::new(&mut *self.stream)
+        Pin::new(&mut self.0.stream)
     }
 }
 
 impl std::fmt::Debug for Socket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Socket")
-            .field("ahead", &self.ahead.len())
+            .field("ahead", &self.0.ahead.len())
             .finish_non_exhaustive()
     }
 }

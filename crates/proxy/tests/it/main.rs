@@ -16,6 +16,7 @@ mod overload;
 mod parking;
 mod poll;
 mod push;
+mod rounds;
 mod scrape;
 mod shutdown;
 mod support;

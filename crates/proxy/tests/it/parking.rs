@@ -52,6 +52,36 @@ async fn a_client_that_sends_without_end_is_cut_off() {
 }
 
 #[tokio::test]
+async fn rubbish_behind_a_poll_is_refused_once_the_poll_is_answered() {
+    let proxy = start().await;
+    let mut connection = proxy.park("node").await;
+    connection.send(b"rubbish\r\n\r\n").await.unwrap();
+    let mut scrape = proxy.scrape("http://node/metrics", 10.0).await;
+    let given = instruction(&mut connection).await;
+    assert_eq!(connection.receive().await.unwrap().status(), 400);
+    assert!(connection.rest().await.is_empty());
+    proxy.push(answer(&given.id, "ok")).await;
+    assert_eq!(scrape.receive().await.unwrap().text(), "ok");
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_behind_whatever_its_poll_was_answered() {
+    let proxy = start().await;
+    let mut connection = proxy.park_with("node", "Prefer: wait=1\r\n").await;
+    assert_eq!(connection.receive().await.unwrap().status(), 204);
+    connection.send(&poll("node", "")).await.unwrap();
+    let mut scrape = proxy.scrape("http://node/metrics", 10.0).await;
+    let given = instruction(&mut connection).await;
+    let pushed = push(answer(&given.id, "ok").as_bytes());
+    connection.send(&pushed).await.unwrap();
+    assert_eq!(connection.receive().await.unwrap().status(), 200);
+    assert_eq!(scrape.receive().await.unwrap().text(), "ok");
+    connection.send(&poll("node", "")).await.unwrap();
+    let _scrape = proxy.scrape("http://node/metrics", 10.0).await;
+    instruction(&mut connection).await;
+}
+
+#[tokio::test]
 async fn a_poll_that_comes_in_single_bytes_is_parked_too() {
     let proxy = start().await;
     let mut connection = proxy.connect().await;
