@@ -11,6 +11,7 @@
 use std::io;
 use std::time::Duration;
 
+use pushprox_daemon::listen::USER_TIMEOUT;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -46,7 +47,7 @@ pub(crate) async fn watch(mut socket: Socket, sent: Sent, proxy: &Proxy) -> Opti
         match proxy.idle.wait(Instant::now() + wait, filled).await {
             Some(Ok(1..)) => {
                 if known == Known::Doubtful {
-                    proxy.rendezvous.settle(sent);
+                    is_settled(&socket, sent, proxy);
                 }
                 return Some(socket);
             }
@@ -66,16 +67,24 @@ fn ask(socket: &Socket, sent: Sent, known: Known, proxy: &Proxy) -> Known {
     let link = socket.stream().link();
     match link.map(|link| (link, link.is_acknowledged())) {
         Some((link, Some(false))) => {
+            if known == Known::Sent {
+                socket.stream().give_up_after(GIVEN_UP_AFTER);
+            }
             proxy.rendezvous.doubt(sent, link);
             Known::Doubtful
         }
         _ => {
             if known == Known::Doubtful {
-                proxy.rendezvous.settle(sent);
+                is_settled(socket, sent, proxy);
             }
             Known::Acknowledged
         }
     }
+}
+
+fn is_settled(socket: &Socket, sent: Sent, proxy: &Proxy) {
+    socket.stream().give_up_after(USER_TIMEOUT);
+    proxy.rendezvous.settle(sent);
 }
 
 fn is_unseen(end: &io::Result<usize>, known: Known, socket: &Socket) -> bool {
@@ -94,3 +103,9 @@ fn is_unseen(end: &io::Result<usize>, known: Known, socket: &Socket) -> bool {
 /// Longer than an acknowledgement may be put off (half a second, RFC 9293) and than it takes to go
 /// round the world.
 const ASKED_AFTER: Duration = Duration::from_secs(2);
+
+/// How long an instruction may stay unacknowledged. The system sends it again ever more rarely, so
+/// that a client behind a cut cable would hear it long after the cable is back, and poll only then.
+/// Within this time it is sent again after half of it at the latest, and once it is over the client
+/// is told by the next question of its keep-alive.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(10);

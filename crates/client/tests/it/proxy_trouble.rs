@@ -19,7 +19,7 @@ async fn an_unusable_instruction_with_an_id_is_answered_and_no_failure_of_the_po
     let hours = ["--proxy.retry.initial-wait=1h", "--proxy.retry.max-wait=1h"];
     let client = Client::start(&proxy.url(), "http://127.0.0.1:1/", &hours);
     let usable = scrape("1", "", "10", "");
-    let many = scrape("1", "", "10", &"X: y\r\n".repeat(200));
+    let many = scrape("1", "", "10", &"X: y\r\n".repeat(1_100));
     for (instruction, reason) in [
         (
             usable.replacen("GET", "G(T", 1),
@@ -29,7 +29,7 @@ async fn an_unusable_instruction_with_an_id_is_answered_and_no_failure_of_the_po
             usable.trim_end().to_owned(),
             "the message ends within its head",
         ),
-        (many, "the message has more than 128 headers"),
+        (many, "the message has more than 1024 headers"),
     ] {
         proxy.hand_out(&instruction).await;
         let push = proxy.push().await;

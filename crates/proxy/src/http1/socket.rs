@@ -3,10 +3,12 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls_pki_types::CertificateDer;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -30,6 +32,9 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
 
     /// The connection below, where there is one.
     fn link(&self) -> Option<Link>;
+
+    /// Has the system break the connection when it has sent again for so long without an answer.
+    fn give_up_after(&self, time: Duration);
 
     /// The certificates that the peer has shown in its handshake.
     fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
@@ -60,6 +65,11 @@ impl Stream for TcpStream {
     fn link(&self) -> Option<Link> {
         Link::of(self)
     }
+
+    fn give_up_after(&self, time: Duration) {
+        // A system without the option breaks it in its own time.
+        SockRef::from(self).set_tcp_user_timeout(Some(time)).ok();
+    }
 }
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -77,6 +87,8 @@ impl Stream for tokio::io::DuplexStream {
     fn link(&self) -> Option<Link> {
         None
     }
+
+    fn give_up_after(&self, _: Duration) {}
 }
 
 impl<S: Stream> Stream for TlsStream<S> {
@@ -95,6 +107,10 @@ impl<S: Stream> Stream for TlsStream<S> {
 
     fn link(&self) -> Option<Link> {
         self.get_ref().0.link()
+    }
+
+    fn give_up_after(&self, time: Duration) {
+        self.get_ref().0.give_up_after(time);
     }
 
     fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
