@@ -30,6 +30,8 @@ pub(super) struct Registrations<P> {
     /// Finds a registration by its name.
     names: HashTable<RegistrationKey>,
     registrations: SlotMap<RegistrationKey, Registration>,
+    /// Registrations whose name has a port. Fleets mostly have none.
+    with_port: usize,
     polls: SlotMap<PollKey, Poll<P>>,
     version: u64,
     /// When polls end by time, soonest first. The times of polls that have ended otherwise stay
@@ -76,6 +78,7 @@ impl<P> Registrations<P> {
             hasher: RandomState::new(),
             names: HashTable::new(),
             registrations: SlotMap::with_key(),
+            with_port: 0,
             polls: SlotMap::with_key(),
             version: 0,
             poll_timers: BinaryHeap::new(),
@@ -86,9 +89,11 @@ impl<P> Registrations<P> {
 
     /// The registration that serves this target: the exact name's, else the bare name's.
     pub(super) fn serving(&self, target: &Target) -> Option<&Registration> {
-        let key = self
-            .find(target.exact())
-            .or_else(|| self.find(target.bare()))?;
+        let exact = match self.with_port {
+            0 => None,
+            _ => self.find(target.exact()),
+        };
+        let key = exact.or_else(|| self.find(target.bare()))?;
         self.registrations.get(key)
     }
 
@@ -118,6 +123,7 @@ impl<P> Registrations<P> {
             return None;
         }
         self.version += 1;
+        self.with_port += usize::from(name.port().is_some());
         let key = self.registrations.insert(Registration {
             name: name.clone(),
             polls: SmallVec::new(),
@@ -233,7 +239,9 @@ impl<P> Registrations<P> {
             entry.remove();
         }
         self.version += 1;
-        self.registrations.remove(key).map(|gone| gone.name)
+        let gone = self.registrations.remove(key)?.name;
+        self.with_port -= usize::from(gone.port().is_some());
+        Some(gone)
     }
 
     fn set_timer(&mut self, due: Instant, key: PollKey) {
@@ -264,6 +272,7 @@ impl<P> Registrations<P> {
         let timed = self.polls.values().filter(|p| p.ends.is_some()).count();
         parked == self.polls.len()
             && self.names.len() == self.registrations.len()
+            && self.with_port == self.names().filter(|name| name.port().is_some()).count()
             && self.timed_polls == timed
             && self.poll_timers.len() <= 2 * timed + MOST_SPENT_TIMERS + 1
             && self.name_timers.len() == self.registrations.len()
