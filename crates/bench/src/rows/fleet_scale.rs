@@ -55,9 +55,7 @@ pub(super) fn measure(
     for name in wanted {
         let rows = match name {
             RowName::Memory => Ok(vec![memory(bench, &fleet, &least)]),
-            RowName::Parked => {
-                growth::row(bench, &mut fleet, least.growth.as_ref()).map(|row| vec![row])
-            }
+            RowName::Parked => growth::rows(bench, &mut fleet, least.growth.as_ref()),
             RowName::Clients => list::measure(bench, &mut fleet),
             _ => reconnect(bench, &mut fleet),
         };

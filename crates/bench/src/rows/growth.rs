@@ -60,43 +60,29 @@ pub(super) fn measure(
     Ok(growth)
 }
 
-/// The row, with the growth of the least relay beside that of the proxy.
-pub(super) fn row(bench: &Bench, fleet: &mut Side, least: Option<&Growth>) -> anyhow::Result<Row> {
+/// The rows, with the growth of the least relay beside that of the proxy.
+pub(super) fn rows(
+    bench: &Bench,
+    fleet: &mut Side,
+    least: Option<&Growth>,
+) -> anyhow::Result<Vec<Row>> {
     fleet.park_afresh()?;
     let few = Relay::proxy(&bench.proxy)?;
     let growth = measure(bench, fleet, few, bench.rounds)?;
-    let figure = format!(
-        "CPU per scrape, 20 kB, {} parked ÷ {FEW} parked",
-        bench.clients
-    );
-    let ratios = |of: fn(&Growth) -> Vec<f64>| {
+    let clients = bench.clients;
+    let row = |scraped: usize, of: fn(&Growth) -> Vec<f64>, rounds: &[Round]| {
+        let figure =
+            format!("CPU per scrape, 20 kB, {clients} parked, {scraped} scraped ÷ {FEW} parked");
         let least = least.map_or(f64::NAN, |least| median(&of(least)));
-        format!(
-            "{:.2} ×, of the least relay {least:.2} ×",
-            median(&of(&growth))
-        )
+        Row::of_rounds("parked", &figure, of(&growth), 1.15, "×")
+            .detail(words(&format!("{clients} parked"), rounds))
+            .detail(words(&format!("{FEW} parked and scraped"), &growth.few))
+            .detail(format!("the same ratio of the least relay: {least:.2} ×"))
     };
-    Ok(
-        Row::of_rounds("parked", &figure, growth.of_all(), 1.15, "×")
-            .detail(words(
-                &format!(
-                    "{} parked, {} of them scraped",
-                    bench.clients,
-                    scraped(bench.clients).len()
-                ),
-                &growth.all,
-            ))
-            .detail(words(
-                &format!("{FEW} parked, all of them scraped"),
-                &growth.few,
-            ))
-            .detail(format!("ratio {}", ratios(Growth::of_all)))
-            .detail(format!(
-                "with only {FEW} of the {} scraped: ratio {}",
-                bench.clients,
-                ratios(Growth::of_same)
-            )),
-    )
+    Ok(vec![
+        row(FEW, Growth::of_same, &growth.same),
+        row(scraped(clients).len(), Growth::of_all, &growth.all),
+    ])
 }
 
 /// So many clients are few.
