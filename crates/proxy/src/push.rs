@@ -67,6 +67,7 @@ pub(crate) async fn serve(
             Ok(PushEnd { push, how }) => match how {
                 Passed::Whole if delivery.is_taken => (Ok(()), push),
                 Passed::Whole | Passed::InPart => (Err(Refusal::HungUp), push),
+                Passed::Broken(error) => (Err(Refusal::Answer(error)), push),
                 Passed::Stalled(stalled) => (Err(Refusal::Stalled(stalled)), push),
             },
             Err(_) => unreachable!("a pushed body gives its push back when it is dropped"),
