@@ -34,6 +34,7 @@ pub mod own_pages;
 pub mod passwords;
 mod process;
 pub mod rate;
+mod recent;
 pub mod reload;
 pub mod respond;
 pub mod san;

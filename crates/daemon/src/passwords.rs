@@ -1,7 +1,7 @@
 //! Passwords against bcrypt hashes: off the event loop, one at a time, each verdict kept for a
 //! while, and as slow for users that do not exist as for those that do.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use tokio::sync::Semaphore;
 
 use crate::config_file::from_text;
+use crate::recent::Recent;
 use crate::secret::Secret;
 
 /// A bcrypt hash, as `htpasswd -B` writes it.
@@ -117,15 +118,6 @@ pub struct Passwords {
     waiting: AtomicUsize,
 }
 
-/// What was asked lately. What is kept is a digest under a key of this process's.
-#[derive(Debug)]
-struct Recent {
-    asked: HashSet<[u8; 32]>,
-    /// The same, the oldest first.
-    order: VecDeque<[u8; 32]>,
-    max: usize,
-}
-
 impl Passwords {
     /// Knows no verdict yet.
     #[must_use]
@@ -197,32 +189,6 @@ impl Default for Passwords {
     }
 }
 
-impl Recent {
-    fn new(max: usize) -> Self {
-        Self {
-            asked: HashSet::new(),
-            order: VecDeque::new(),
-            max,
-        }
-    }
-
-    fn has(&self, asked: &[u8; 32]) -> bool {
-        self.asked.contains(asked)
-    }
-
-    fn add(&mut self, asked: [u8; 32]) {
-        if !self.asked.insert(asked) {
-            return;
-        }
-        self.order.push_back(asked);
-        if self.order.len() > self.max
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.asked.remove(&oldest);
-        }
-    }
-}
-
 /// One of those that wait for their turn.
 struct Waiting<'a>(&'a AtomicUsize);
 
@@ -284,8 +250,8 @@ mod tests {
                 assert_eq!(verdict, Ok(right), "{user} {password}");
             }
         }
-        assert_eq!(passwords.right.lock().order.len(), 2);
-        assert_eq!(passwords.wrong.lock().order.len(), 3);
+        assert_eq!(passwords.right.lock().len(), 2);
+        assert_eq!(passwords.wrong.lock().len(), 3);
         assert_eq!(passwords.waiting.load(Ordering::Relaxed), 0);
     }
 
@@ -320,8 +286,8 @@ mod tests {
             let guess = secret(&format!("guess {guess}"));
             assert_eq!(passwords.verify(&users, "a", &guess).await, Ok(false));
         }
-        assert_eq!(passwords.wrong.lock().order.len(), MAX_WRONG);
-        assert_eq!(passwords.right.lock().order.len(), 1);
+        assert_eq!(passwords.wrong.lock().len(), MAX_WRONG);
+        assert_eq!(passwords.right.lock().len(), 1);
     }
 
     #[tokio::test]
@@ -369,10 +335,7 @@ mod tests {
         assert!((0..MAX_RIGHT).all(|number| right.has(&digest(number))));
         right.add(digest(MAX_RIGHT));
         assert!(!right.has(&digest(0)) && right.has(&digest(1)));
-        assert_eq!(
-            (right.asked.len(), right.order.len()),
-            (MAX_RIGHT, MAX_RIGHT)
-        );
+        assert_eq!(right.len(), MAX_RIGHT);
     }
 
     #[test]

@@ -167,6 +167,10 @@ impl Web {
 
     /// Whether a certificate from an earlier handshake would get through in another. `chain` is what
     /// the client showed then.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "certificates are good until a date"
+    )]
     pub fn still_trusts(
         &self,
         certificate: &ClientCertificate,

@@ -93,8 +93,10 @@ fn turn_away(stream: TcpStream, peer: Peer, proxy: &Arc<Proxy>, connections: &Ta
 
 /// What is answered where there is no room.
 pub(crate) fn no_room() -> bytes::BytesMut {
-    let text = format!("too many connections ({})\n", Limit::Connections);
-    Answer::new(StatusCode::SERVICE_UNAVAILABLE, false).text(text.as_bytes())
+    let text = format!("too many connections ({})", Limit::Connections);
+    // The reason is all that Prometheus shows.
+    Answer::with_reason(StatusCode::SERVICE_UNAVAILABLE, text.as_bytes(), false)
+        .text(format!("{text}\n").as_bytes())
 }
 
 async fn shake_hands(

@@ -47,6 +47,8 @@ pub(crate) enum Passed {
     Whole,
     /// It broke off, or Prometheus has gone.
     InPart,
+    /// What came is malformed.
+    Broken(BodyError),
     /// The push stood still.
     Stalled(Stalled),
 }
@@ -92,6 +94,17 @@ impl PushedBody {
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BrokenPush>> {
+        let piece = self.poll_decoded(cx);
+        if let Poll::Ready(Err(
+            BrokenPush::Answer(error) | BrokenPush::Push(BrokenBody::Malformed(error)),
+        )) = piece
+        {
+            self.end(Passed::Broken(error));
+        }
+        piece
+    }
+
+    fn poll_decoded(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BrokenPush>> {
         loop {
             match self.decoder.decode(&mut self.arrived)? {
                 Piece::Data(data) => return Poll::Ready(Ok(Some(data))),

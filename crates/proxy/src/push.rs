@@ -20,7 +20,8 @@ use crate::answer::{Passed, PushEnd, PushedBody, ScrapeAnswer, check};
 use crate::connection::{drain, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
-use crate::http1::request::{Pace, Request};
+use crate::http1::pace::Pace;
+use crate::http1::request::Request;
 use crate::http1::socket::Socket;
 use crate::limits::{Limit, Limits, told};
 use crate::progress::Stalled;
@@ -66,6 +67,7 @@ pub(crate) async fn serve(
             Ok(PushEnd { push, how }) => match how {
                 Passed::Whole if delivery.is_taken => (Ok(()), push),
                 Passed::Whole | Passed::InPart => (Err(Refusal::HungUp), push),
+                Passed::Broken(error) => (Err(Refusal::Answer(error)), push),
                 Passed::Stalled(stalled) => (Err(Refusal::Stalled(stalled)), push),
             },
             Err(_) => unreachable!("a pushed body gives its push back when it is dropped"),

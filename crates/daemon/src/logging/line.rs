@@ -23,6 +23,7 @@ pub(super) struct Line {
 }
 
 impl Line {
+    #[expect(clippy::disallowed_methods, reason = "it is shown")]
     pub(super) fn start(format: LogFormat, level: &str, logger: &str) -> Self {
         let mut text = BUFFER.take();
         text.clear();

@@ -41,6 +41,10 @@ clients:
 - {san: '*.edge.example.org', names: ['{san}:9100']}
 ";
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "certificates are good until a date"
+)]
 fn peer(sans: Option<&[&str]>) -> Peer {
     Peer {
         ip: "192.0.2.1".parse().unwrap(),

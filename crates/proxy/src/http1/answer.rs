@@ -76,6 +76,7 @@ impl Answer {
 }
 
 /// The date for a head. It is written anew only when a second has passed.
+#[expect(clippy::disallowed_methods, reason = "it is shown")]
 pub(crate) fn date() -> Date {
     thread_local! {
         static LAST: Cell<(u64, Date)> = const { Cell::new((0, *b"Thu, 01 Jan 1970 00:00:00 GMT")) };

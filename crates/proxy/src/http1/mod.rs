@@ -10,5 +10,6 @@ pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod buffers;
 pub(crate) mod link;
+pub(crate) mod pace;
 pub(crate) mod request;
 pub(crate) mod socket;

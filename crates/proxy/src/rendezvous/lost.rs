@@ -17,7 +17,7 @@ impl Rendezvous {
     pub(crate) fn doubt(&self, sent: Sent, link: Link) {
         let arrival = {
             let state = &mut self.shared.meetings.lock().state;
-            if let Some(outgoing) = state.in_hand(sent.id) {
+            if let Some(outgoing) = state.handed_out(sent.id, sent.turn) {
                 *outgoing.doubtful.lock() = Some(link);
             }
             state.doubt(sent.id, sent.turn, Instant::now())
@@ -52,5 +52,70 @@ impl Rendezvous {
                 None => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use pushprox_protocol::ScrapeId;
+    use pushprox_protocol::message::request::Scrape;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::super::{Bounds, PollEnd};
+    use super::*;
+    use crate::limits::Limits;
+
+    /// Both ends of a connection on which `bytes` have been sent; a peer that does not `read` lets
+    /// the rest lie when its buffer is full.
+    async fn connection(bytes: usize, reads: bool) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap());
+        let (mut peer, accepted) = (peer.await.unwrap(), listener.accept().await.unwrap());
+        let (mut end, all) = (accepted.0, vec![0; bytes]);
+        if reads {
+            end.write_all(&all).await.unwrap();
+            peer.read_exact(&mut vec![0; bytes]).await.unwrap();
+        } else {
+            let wrote = timeout(Duration::from_millis(200), end.write_all(&all)).await;
+            assert!(wrote.is_err());
+        }
+        (end, peer)
+    }
+
+    #[tokio::test]
+    async fn what_is_said_of_an_earlier_connection_does_not_count_against_the_last() {
+        let rendezvous = Rendezvous::new(Bounds {
+            registration_timeout: Duration::from_secs(300),
+            unregistered_wait: Duration::from_secs(5),
+            limits: Limits::default(),
+        });
+        let name = "node".parse().unwrap();
+        let poll = || rendezvous.park(&name, None).unwrap();
+        let (stuck, _peer) = connection(16 << 20, false).await;
+        let (heard, _other_peer) = connection(3, true).await;
+        let (stuck, heard) = (Link::of(&stuck).unwrap(), Link::of(&heard).unwrap());
+
+        let mut first = poll();
+        let scrape = Scrape::parse(b"GET http://node/ HTTP/1.1\r\n\r\n").unwrap();
+        let _pending = rendezvous
+            .scrape(ScrapeId::random(), scrape, Duration::from_secs(60))
+            .unwrap();
+        let sent = async |poll: &mut super::super::ParkedPoll| match poll.end().await {
+            PollEnd::HandedOut(handed_out) => handed_out.sent().unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let earlier = sent(&mut first).await;
+        rendezvous.doubt(earlier, stuck);
+        let mut second = poll();
+        let last = sent(&mut second).await;
+        rendezvous.doubt(last, heard);
+        rendezvous.doubt(earlier, stuck);
+        let mut third = poll();
+        let end = timeout(Duration::ZERO, third.end()).await;
+        assert!(end.is_err(), "pulled twice: {end:?}");
     }
 }

@@ -295,6 +295,8 @@ impl Rendezvous {
         }
     }
 
+    /// Its deadline has been queued since it came. That nobody may have registered its target by now
+    /// does not end it sooner: when it came, it was promised its whole time.
     fn give_back(&self, id: ScrapeId, turn: u32, lost: Lost) {
         let now = Instant::now();
         let again = self

@@ -373,3 +373,21 @@ async fn a_prometheus_that_stops_reading_breaks_both_ends() {
     }
     proxy.is_well().await;
 }
+
+#[tokio::test]
+async fn a_page_that_nobody_reads_is_given_up() {
+    let proxy = limited().await;
+    let mut reader = proxy.connect().await;
+    // More than any socket takes of the answers.
+    let asked = "GET /metrics HTTP/1.1\r\nHost: proxy\r\n\r\n".repeat(20_000);
+    let (sent, ()) = tokio::join!(
+        reader.send(asked.as_bytes()),
+        proxy.hit("progress-timeout", 1.0)
+    );
+    // The connection may end before everything has been asked.
+    drop(sent);
+    let answers = String::from_utf8(reader.rest().await).unwrap();
+    let count = answers.matches("HTTP/1.1 200").count();
+    assert!((1..20_000).contains(&count), "{count} pages");
+    proxy.is_well().await;
+}

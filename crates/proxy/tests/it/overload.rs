@@ -61,11 +61,9 @@ async fn one_connection_too_many_is_told_and_closed() {
         let mut more = proxy.connect().await;
         more.send(&request).await.unwrap();
         let refused = more.receive().await.unwrap();
-        assert_eq!(refused.status(), 503);
-        assert_eq!(
-            refused.text(),
-            "too many connections (--limit.connections)\n"
-        );
+        let told = "too many connections (--limit.connections)";
+        assert_eq!((refused.status(), refused.reason()), (503, told));
+        assert_eq!(refused.text(), format!("{told}\n"));
         assert!(more.rest().await.is_empty());
     }
     legs.serve("meanwhile").await;

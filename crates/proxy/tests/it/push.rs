@@ -151,6 +151,35 @@ async fn an_answer_that_breaks_off_on_its_way_never_looks_whole() {
 }
 
 #[tokio::test]
+async fn a_push_is_told_that_it_became_malformed_on_its_way() {
+    let proxy = start().await;
+    let whole = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked";
+    let to_end = "HTTP/1.1 200 OK";
+    for (head, outer, end) in [
+        (whole, "3\r\nabc\r\n", "5\r\nZZZZZ\r\n"),
+        (whole, "3\r\nabc\r\n", "0\r\n\r\n"),
+        (to_end, "abc", "no chunk\r\n"),
+    ] {
+        let (mut scrape, id) = in_hand(&proxy).await;
+        let message = format!("{head}\r\nId: {id}\r\n\r\n{outer}");
+        let mut push = proxy.connect().await;
+        let start = format!(
+            "POST /push HTTP/1.1\r\nHost: p\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{message}\r\n",
+            message.len()
+        );
+        push.send(start.as_bytes()).await.unwrap();
+        let head = scrape.receive_head().await.unwrap();
+        let mut pieces = scrape.pieces(&head);
+        assert_eq!(pieces.next().await.unwrap().unwrap(), "abc");
+        push.send(end.as_bytes()).await.unwrap();
+        while let Ok(Some(_)) = pieces.next().await {}
+        assert!(!pieces.is_whole(), "{end:?}");
+        let refused = push.receive().await.unwrap();
+        assert_eq!(refused.status(), 400, "{end:?}: {}", refused.text());
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_is_a_reset_where_its_end_is_its_length() {
     let proxy = start().await;
     let mut poll = proxy.park("node").await;

@@ -65,6 +65,12 @@ impl<P, A, S: Clone> State<P, A, S> {
         }
     }
 
+    /// The scrape of this id, where the hand-out of that turn is the last.
+    pub(crate) fn handed_out(&self, id: ScrapeId, turn: u32) -> Option<&S> {
+        let pending = self.scrapes.get(&id)?;
+        pending.is_in_turn(turn).then_some(&pending.scrape)
+    }
+
     /// What clients of this name were sent and may not have.
     pub(crate) fn doubted(&self, name: FqdnRef<'_>) -> Vec<HandOut<S>> {
         let hand_out = |id: &ScrapeId| {
@@ -78,10 +84,9 @@ impl<P, A, S: Clone> State<P, A, S> {
         self.doubts.of(name).iter().filter_map(hand_out).collect()
     }
 
-    /// The scrape of this id, where it is the hand-out of that turn that is the last.
     fn in_turn(&mut self, id: ScrapeId, turn: u32) -> Option<&mut Pending<A, S>> {
         let pending = self.scrapes.get_mut(&id)?;
-        (pending.turn == turn && pending.handed_out.is_some()).then_some(pending)
+        pending.is_in_turn(turn).then_some(pending)
     }
 }
 
@@ -89,6 +94,11 @@ impl<A, S> Pending<A, S> {
     /// Whether its time is up, though its own timer may not have run yet.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.deadline <= now
+    }
+
+    /// Whether the hand-out of that turn is the last, and has not come to nothing.
+    fn is_in_turn(&self, turn: u32) -> bool {
+        self.turn == turn && self.handed_out.is_some()
     }
 
     /// Under which name a client has it in hand, or may have.
