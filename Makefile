@@ -21,7 +21,7 @@ help: ## List the targets
 		printf '  make %-16s %s\n' "$$name" "$$text"; done
 
 .PHONY: build
-build: ## Build the programs for release and leave them here: ./proxy, ./client
+build: ## Build the programs for release and leave them here: ./proxy, ./client, ./discovery
 	$(if $(REVISION),PUSHPROX_REVISION=$(REVISION)) cargo build --release --locked $(PACKAGES)
 	@folder=$$(scripts/target-folder)/release; for name in $(BINARIES); do \
 		cp "$$folder/$$name" "./$$name"; echo "./$$name"; done
