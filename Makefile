@@ -21,7 +21,7 @@ help: ## List the targets
 		printf '  make %-16s %s\n' "$$name" "$$text"; done
 
 .PHONY: build
-build: ## Build the programs for release and leave them here: ./proxy, ./client
+build: ## Build the programs for release and leave them here: ./proxy, ./client, ./discovery
 	$(if $(REVISION),PUSHPROX_REVISION=$(REVISION)) cargo build --release --locked $(PACKAGES)
 	@folder=$$(scripts/target-folder)/release; for name in $(BINARIES); do \
 		cp "$$folder/$$name" "./$$name"; echo "./$$name"; done
@@ -45,6 +45,8 @@ lint: ## Check format, lints, documentation and dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+	@# The lock file of fuzz/ fits the crates here, which it depends on.
+	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	@if cargo deny --version >/dev/null 2>&1; then \
 		set -x; cargo deny --locked check bans licenses sources; \
 	else echo "cargo deny is not installed (cargo install --locked cargo-deny): dependencies are not checked"; fi

@@ -35,7 +35,9 @@ pub fn causes(error: &(dyn Error + 'static)) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let next = one(cause);
-        if !text.ends_with(&next) && write!(text, ": {next}").is_err() {
+        if let Some(before) = text.strip_suffix(&cause.to_string()) {
+            text = format!("{before}{next}");
+        } else if !text.ends_with(&next) && write!(text, ": {next}").is_err() {
             break;
         }
         source = cause.source();
@@ -79,6 +81,13 @@ fn one(error: &(dyn Error + 'static)) -> String {
 mod tests {
     use super::*;
     use anyhow::Context as _;
+
+    #[test]
+    fn a_cause_that_was_told_in_the_systems_words_is_told_in_plain_ones_instead() {
+        let refused = || io::Error::from_raw_os_error(111);
+        let error = anyhow::Error::new(refused()).context(format!("cannot reach x: {}", refused()));
+        assert_eq!(causes(error.as_ref()), "cannot reach x: connection refused");
+    }
 
     #[test]
     fn causes_are_told_once_and_in_plain_words() {

@@ -108,21 +108,25 @@ impl Access {
         }
     }
 
-    /// Says once if anyone on the network can scrape, or answer for a target.
+    /// Says for each listener once what anyone on the network can do there.
     pub(crate) fn warn_if_open(&self, doors: &[Door]) {
-        let open: Vec<_> = doors
-            .iter()
-            .filter(|door| self.is_open_to_anyone(door.roles))
-            .filter_map(|door| door.listener.local_addr().ok())
-            .filter(|address| !address.ip().to_canonical().is_loopback())
-            .map(|address| address.to_string())
-            .collect();
-        if !open.is_empty() {
-            warn!(
-                address = open.join(","),
-                "anyone who reaches this address can scrape, and answer for any target: \
-                 see --auth.config.file and --web.config.file"
-            );
+        for door in doors {
+            let scrape = self.is_open_to_anyone(door.roles, Role::Scraper);
+            let answer = self.is_open_to_anyone(door.roles, Role::Client);
+            let what = match (scrape, answer) {
+                (true, true) => "scrape, and answer for any target",
+                (true, false) => "scrape",
+                (false, true) => "answer for any target",
+                (false, false) => continue,
+            };
+            let address = door.listener.local_addr().ok();
+            if let Some(address) = address.filter(|here| !here.ip().to_canonical().is_loopback()) {
+                warn!(
+                    %address,
+                    "anyone who reaches this address can {what}: \
+                     see --auth.config.file and --web.config.file"
+                );
+            }
         }
     }
 
@@ -135,19 +139,15 @@ impl Access {
         shutdown.spawn(async move { this.web.watch(until).await });
     }
 
-    /// Whether anyone who reaches a listener with these roles may scrape, poll or push.
-    fn is_open_to_anyone(&self, roles: Roles) -> bool {
-        if self.web.config().requires_clients() {
+    /// Whether anyone who reaches a listener with these roles may have that role.
+    fn is_open_to_anyone(&self, roles: Roles, role: Role) -> bool {
+        if !roles.has(role) || self.web.config().requires_clients() {
             return false;
         }
-        let policy = self.policy.as_ref().map(|policy| policy.current());
-        let is_anyones = |role| match &policy {
-            Some(policy) => matches!(policy.members(role), Members::Anyone),
+        match &self.policy {
+            Some(policy) => matches!(policy.current().members(role), Members::Anyone),
             None => self.web.config().users().is_none(),
-        };
-        [Role::Scraper, Role::Client]
-            .into_iter()
-            .any(|role| roles.has(role) && is_anyones(role))
+        }
     }
 
     /// How often what is in force has been replaced.

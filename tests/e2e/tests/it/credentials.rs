@@ -192,9 +192,13 @@ async fn each_door_is_for_its_roles() {
 async fn one_warning_tells_that_anyone_may_come_in() {
     let mut open = Proxy::start_at("0.0.0.0:0", &[]).await;
     open.daemon
-        .line(&["level=warn", "anyone who reaches this address"])
+        .line(&["level=warn", "can scrape, and answer for any target:"])
         .await;
     assert_eq!(open.daemon.lines_with(&["level=warn"]).len(), 1);
+    let mut door = Proxy::start_at("clients@0.0.0.0:0", &[]).await;
+    door.daemon
+        .line(&["level=warn", "can answer for any target:"])
+        .await;
     let folder = Folder::new();
     let auth = folder.write("auth.yml", "scrapers: []\nclients: []\n");
     let closed = Proxy::start_at("0.0.0.0:0", &[&format!("--auth.config.file={auth}")]).await;

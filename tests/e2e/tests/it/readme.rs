@@ -1,6 +1,6 @@
-//! The README's commands and flags are those that there are.
+//! The README's commands and flags, and the flags and defaults of docs/configuration.md, are those that there are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use pushprox_testkit::process::run;
@@ -32,25 +32,88 @@ fn every_make_target_in_the_readme_is_in_the_makefile() {
 }
 
 #[tokio::test]
-async fn the_readme_has_every_flag_and_no_other() {
-    let readme = file("README.md");
-    let mentioned = flags(&readme);
+async fn the_readme_has_no_flag_that_no_program_knows() {
     let mut known = BTreeSet::new();
-    for name in ["proxy", "client", "discovery"] {
-        let mut command = binary(name);
-        command.arg("-h");
-        known.extend(flags(&run(command).await.stdout));
+    for name in PROGRAMS {
+        known.extend(flags(&help(name).await));
     }
-    for flag in &known {
-        assert!(mentioned.contains(flag), "the README has no {flag}");
-    }
-    // `--tls…` stands for all that begin so.
-    for flag in &mentioned {
+    for flag in flags(&file("README.md")) {
         assert!(
-            known.iter().any(|known| known.starts_with(flag)),
+            known.contains(&flag),
             "the README has {flag}, which no program knows"
         );
     }
+}
+
+#[tokio::test]
+async fn the_configuration_has_every_flag_with_its_default_and_no_other() {
+    let configuration = file("docs/configuration.md");
+    for name in PROGRAMS {
+        let (_, section) = configuration
+            .split_once(&format!("\n## {name}\n"))
+            .unwrap_or_else(|| panic!("docs/configuration.md has no section on the {name}"));
+        let section = section.split("\n## ").next().unwrap();
+        assert_eq!(
+            documented(section),
+            told(&help(name).await),
+            "what docs/configuration.md says of the {name}, and what its --help says"
+        );
+    }
+}
+
+const PROGRAMS: [&str; 3] = ["proxy", "client", "discovery"];
+
+async fn help(name: &str) -> String {
+    let mut command = binary(name);
+    command.arg("--help");
+    run(command).await.stdout
+}
+
+/// The flags of a section's tables, with the defaults that stand in them as literals.
+fn documented(section: &str) -> BTreeMap<String, Option<String>> {
+    let mut all = BTreeMap::new();
+    for row in section.lines().filter(|line| line.starts_with("| `--")) {
+        let cells: Vec<&str> = row.split(" |").collect();
+        let mut defaults = literals(cells[1]);
+        // What stands in the environment is none.
+        defaults.retain(|text| !text.starts_with('$'));
+        let flags = literals(cells[0]);
+        let flags = flags.iter().filter(|name| name.starts_with("--"));
+        for (index, flag) in flags.enumerate() {
+            let default = defaults.get(index).map(|&text| text.to_owned());
+            all.insert((*flag).to_owned(), default);
+        }
+    }
+    // Stands for those of a table of its own.
+    all.remove("--limit.…");
+    all
+}
+
+/// The flags of a help text, with the defaults that are values and no descriptions of any.
+fn told(help: &str) -> BTreeMap<String, Option<String>> {
+    let mut all = BTreeMap::new();
+    let mut flag = None;
+    for line in help.lines().map(str::trim_start) {
+        if let Some(name) = flags(line)
+            .into_iter()
+            .next()
+            .filter(|_| line.starts_with('-'))
+        {
+            all.insert(name.clone(), None);
+            flag = Some(name);
+        }
+        if let (Some(flag), Some(rest)) = (&flag, line.strip_prefix("[default: ")) {
+            let value = rest.trim_end().trim_end_matches(']');
+            let value = (value != "\"\"").then(|| value.to_owned());
+            all.insert(flag.clone(), value);
+        }
+    }
+    all
+}
+
+/// What stands between backticks.
+fn literals(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
 }
 
 /// Everything in a text that looks like a flag.

@@ -217,6 +217,13 @@ async fn the_units_are_good_and_give_little_away() {
             text = text.replace(&format!("/usr/local/bin/pushprox-{name}"), &program);
         }
         let unit = folder.path().join(path.file_name().unwrap());
+        if unit.ends_with("pushprox-proxy.service") {
+            // Without it the proxy cannot tell which hand-outs were acknowledged, and does without.
+            let families = text
+                .lines()
+                .find(|line| line.starts_with("RestrictAddressFamilies="));
+            assert!(families.unwrap().contains("AF_NETLINK"), "{families:?}");
+        }
         fs::write(&unit, text).unwrap();
         units.push(unit);
     }
