@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command as StdCommand, Output, Stdio};
 
 use tokio::process::{Child, Command};
+use tokio::runtime::Runtime;
 
 use crate::process::command;
 use crate::wait::{SOON, until};
@@ -36,6 +37,17 @@ pub enum Bad {
     Late,
     /// It loses some of what it carries.
     Lossy,
+}
+
+/// What a test runs on once it is in its network: `#[tokio::test]` would make one outside, too.
+///
+/// # Panics
+/// When the system refuses.
+pub fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 impl Network {

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use pushprox_testkit::network::{Host, Network};
+use pushprox_testkit::network::{Host, Network, runtime};
 use pushprox_testkit::node_exporter::NodeExporter;
 use pushprox_testkit::pushprox::{self, Client, Proxy, binary};
 use pushprox_testkit::target::Target;
 use pushprox_testkit::wait::{SOON, idle, until};
 use pushprox_testkit::wire::{Connection, Message, scrape_request};
-use tokio::runtime::Runtime;
 
 #[test]
 fn a_short_cut_costs_the_scrapes_meanwhile_and_heals_by_itself() {
@@ -211,13 +210,6 @@ async fn heals(proxy: &Proxy) {
 
 fn enter(test: &str) -> Option<Network> {
     Network::enter(module_path!(), test)
-}
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
 }
 
 const URL: &str = "http://host.test:9100/metrics";

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pushprox_testkit::network::{Host, Network};
+use pushprox_testkit::network::{Host, Network, runtime};
 use pushprox_testkit::node_exporter::NodeExporter;
 use pushprox_testkit::process::command;
 use pushprox_testkit::pushprox::{Client, Proxy, binary};
@@ -11,7 +11,6 @@ use pushprox_testkit::target::Target;
 use pushprox_testkit::wait::{SOON, free_port, idle, until};
 use pushprox_testkit::wire::Message;
 use tokio::join;
-use tokio::runtime::Runtime;
 
 #[test]
 fn scrapes_succeed_after_a_cut_of_two_seconds() {
@@ -198,13 +197,6 @@ impl Remote {
 
 fn enter(test: &str) -> Option<Network> {
     Network::enter(module_path!(), test)
-}
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
 }
 
 /// The most that either side takes to give a connection up: 45 s, and some time on top.

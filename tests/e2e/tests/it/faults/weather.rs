@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use pushprox_testkit::network::{Bad, Host, Network};
+use pushprox_testkit::network::{Bad, Host, Network, runtime};
 use pushprox_testkit::node_exporter::NodeExporter;
 use pushprox_testkit::process::Daemon;
 use pushprox_testkit::pushprox::{Client, Proxy, binary};
 use pushprox_testkit::rest::{Bystander, Rest};
 use pushprox_testkit::target::Target;
 use pushprox_testkit::wait::{SOON, until};
-use tokio::runtime::Runtime;
 
 #[test]
 fn every_scrape_over_a_late_cable_is_answered() {
@@ -137,13 +136,6 @@ fn client(host: &Host, proxy: &Proxy, exporter: &NodeExporter) -> Client {
         .arg(format!("--fqdn={NAME}"))
         .arg("--metrics-addr=");
     Client::run(host.run(&command))
-}
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
 }
 
 const NAME: &str = "far.test";
