@@ -2,7 +2,7 @@
 //! the body, streamed piece by piece as the target sends it.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -16,18 +16,19 @@ use pushprox_protocol::headers::{ID, SCRAPE_TIMEOUT, strip_hop_by_hop};
 use pushprox_protocol::message::body::{CHUNK_END, LAST_CHUNK, chunk_start};
 use pushprox_protocol::message::response::{Framing, ResponseHead};
 
-use crate::error::{PullError, TargetBrokeOff, why};
+use crate::error::{PullError, TargetBrokeOff};
+use crate::target_body::TargetBody;
 
 /// A response that waits to be pushed.
 #[derive(Debug)]
 pub struct Answer {
     head: ResponseHead,
     framing: Framing,
-    body: reqwest::Body,
+    body: TargetBody,
 }
 
 impl Answer {
-    /// The target's answer to a request with `method`.
+    /// The target's answer to a request with `method`, of whose body nothing has been read.
     #[must_use]
     pub fn of_target(method: &Method, response: reqwest::Response) -> Self {
         let (parts, body) = http::Response::<reqwest::Body>::from(response).into_parts();
@@ -69,11 +70,20 @@ impl Answer {
             },
             framing,
             body: if bodyless {
-                reqwest::Body::default()
+                TargetBody::default()
             } else {
-                body
+                TargetBody::new(body)
             },
         }
+    }
+
+    /// Waits until something of the body is there, or all of it is.
+    ///
+    /// # Errors
+    ///
+    /// The target breaks off behind the head of its answer.
+    pub async fn begin(&mut self) -> reqwest::Result<()> {
+        self.body.begin().await
     }
 
     /// A failure of the pull: its text as the reason phrase, its causes as the body.
@@ -96,8 +106,8 @@ impl Answer {
                 false => Framing::Length(body.len() as u64),
             },
             body: match is_head {
-                true => reqwest::Body::default(),
-                false => body.into(),
+                true => TargetBody::default(),
+                false => TargetBody::new(body.into()),
             },
         }
     }
@@ -135,7 +145,7 @@ pub struct PushBody {
     length: Option<u64>,
     /// How far the inner chunked coding has come, if there is one.
     chunks: Option<Chunks>,
-    body: reqwest::Body,
+    body: TargetBody,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,15 +203,8 @@ impl Body for PushBody {
             if self.chunks == Some(Chunks::Ended) {
                 return Poll::Ready(None);
             }
-            match std::task::ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                // Trailers end at each hop, and an empty chunk would be the last one.
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if !data.is_empty() => self.queue(Some(data)),
-                    _ => {}
-                },
-                Some(Err(error)) => {
-                    return Poll::Ready(Some(Err(TargetBrokeOff(why(&error)))));
-                }
+            match ready!(self.body.poll_piece(context)).transpose()? {
+                Some(data) => self.queue(Some(data)),
                 None if self.chunks.is_some() => self.queue(None),
                 None => return Poll::Ready(None),
             }
@@ -214,7 +217,7 @@ impl Body for PushBody {
             && second.is_none()
             && match self.chunks {
                 Some(chunks) => chunks == Chunks::Ended,
-                None => self.body.is_end_stream(),
+                None => self.body.is_end(),
             }
     }
 

@@ -44,6 +44,16 @@ pub enum PullError {
         /// The whole story.
         source: reqwest::Error,
     },
+    /// The answer ends behind its head, which promises a body.
+    #[error("target {target} broke off behind the head of its answer: {why}")]
+    BrokeOff {
+        /// The pull URL without its secrets.
+        target: String,
+        /// What was wrong with what came.
+        why: String,
+        /// The whole story.
+        source: reqwest::Error,
+    },
     /// The answer switches to another protocol.
     #[error("target {target} answered {status}, which is no answer to a scrape")]
     Informational {
@@ -84,6 +94,17 @@ impl PullError {
         }
     }
 
+    /// Tells an answer that is nothing but a head.
+    #[must_use]
+    pub fn broke_off(target: String, source: reqwest::Error) -> Self {
+        let source = source.without_url();
+        Self::BrokeOff {
+            target,
+            why: why(&source),
+            source,
+        }
+    }
+
     /// The status that is pushed.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -91,9 +112,10 @@ impl PullError {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Instruction(_) => StatusCode::BAD_REQUEST,
             Self::Busy(_) | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Unreachable { .. } | Self::NoAnswer { .. } | Self::Informational { .. } => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Unreachable { .. }
+            | Self::NoAnswer { .. }
+            | Self::BrokeOff { .. }
+            | Self::Informational { .. } => StatusCode::BAD_GATEWAY,
             Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }

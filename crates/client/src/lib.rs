@@ -2,9 +2,9 @@
 //!
 //! [`poller`] keeps one [`poll`] open at the proxy. Each scrape that comes back becomes a task of
 //! [`executor`]: [`scraper`] asks the pull URL, [`answer`] turns what comes, or what went wrong,
-//! into the body of a push, and [`pusher`] takes that to the proxy while it is still coming in. The
-//! two legs have HTTP clients, certificates and credentials of their own ([`leg`], [`http`]), so that
-//! nothing of one reaches the other.
+//! into the body of a push, and [`pusher`] takes that to the proxy while it is still coming in
+//! ([`target_body`]). The two legs have HTTP clients, certificates and credentials of their own
+//! ([`leg`], [`http`]), so that nothing of one reaches the other.
 //!
 //! The client ends with a signal, never because of what a peer does.
 
@@ -30,6 +30,7 @@ pub mod pusher;
 pub mod readiness;
 pub mod repeatable;
 pub mod scraper;
+pub mod target_body;
 pub mod tls;
 pub mod trouble;
 pub mod urls;

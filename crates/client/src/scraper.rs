@@ -39,11 +39,12 @@ impl Scraper {
         Self { leg, url, token }
     }
 
-    /// Pulls what the instruction asks for. The answer's body is still to come when this returns.
+    /// Pulls what the instruction asks for. The answer's body has begun when this returns, and most
+    /// of it may still be to come.
     ///
     /// # Errors
     ///
-    /// There is no answer, or none until `deadline`.
+    /// There is no answer, or nothing but its head, or not so much until `deadline`.
     pub async fn pull(
         &self,
         instruction: &Instruction,
@@ -64,21 +65,26 @@ impl Scraper {
             leg.http.execute(request)
         };
         // A scrape can be asked any number of times.
-        let exchange = on_a_live_connection(ask(), || Some(ask()));
-        match timeout_at(deadline, exchange).await {
-            Ok(Ok(response)) if response.status().is_informational() => {
-                Err(PullError::Informational {
+        let exchange = async {
+            let response = on_a_live_connection(ask(), || Some(ask())).await;
+            let response = response.map_err(|error| PullError::request(shown(&url), error))?;
+            if response.status().is_informational() {
+                return Err(PullError::Informational {
                     target: shown(&url),
                     status: response.status(),
-                })
+                });
             }
-            Ok(Ok(response)) => Ok(Answer::of_target(method, response)),
-            Ok(Err(error)) => Err(PullError::request(shown(&url), error)),
-            Err(_) => Err(PullError::TimedOut {
+            let mut answer = Answer::of_target(method, response);
+            let begun = answer.begin().await;
+            begun.map_err(|error| PullError::broke_off(shown(&url), error))?;
+            Ok(answer)
+        };
+        timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
+            Err(PullError::TimedOut {
                 target: shown(&url),
                 within,
-            }),
-        }
+            })
+        })
     }
 
     /// The scrape's headers as far as they are for the target, and the operator's own.

@@ -210,6 +210,61 @@ async fn a_target_that_breaks_off_breaks_the_push_off() {
 }
 
 #[tokio::test]
+async fn a_target_that_breaks_off_behind_its_head_is_told() {
+    for (bytes, why) in [
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n".as_slice(),
+            "end of file before message length reached",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "unexpected EOF during chunk size line",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+            "Invalid chunk size line: missing size digit",
+        ),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/metrics", listener.local_addr().unwrap());
+        let breaking_off = async {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                read_some(&mut stream).await;
+                stream.write_all(bytes).await.unwrap();
+            }
+        };
+        let push = tokio::select! {
+            push = push_of(&url, "5") => push,
+            () = breaking_off => unreachable!(),
+        };
+        assert_eq!(
+            push.status_line(),
+            format!("HTTP/1.1 502 target {url} broke off behind the head of its answer: {why}")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_says_nothing_behind_its_head_is_given_up_on_before_the_scrape_is_over() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
+    proxy.hand_out(&scrape("1", "", "1", "")).await;
+    let pull = target.next().await;
+    pull.reply("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
+    let push = proxy.push().await;
+    assert!(push.is_whole);
+    assert_eq!(
+        push.status_line(),
+        format!(
+            "HTTP/1.1 504 target {} did not answer within 800ms",
+            target.url("/metrics")
+        )
+    );
+    client.shutdown.begin();
+}
+
+#[tokio::test]
 async fn a_target_that_stops_in_the_middle_is_cut_off_when_the_time_is_up() {
     let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
     let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
