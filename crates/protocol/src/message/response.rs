@@ -54,8 +54,10 @@ impl ResponseHead {
             Framing::Chunked => put_header(&mut out, &TRANSFER_ENCODING, b"chunked"),
             Framing::ToEnd => {}
         }
-        put_headers(&mut out, &self.headers);
+        // In front of what the target says, however much that is: a proxy to which the head is too
+        // large still reads whose it is, and the scrape learns what was wrong.
         put_header(&mut out, &ID, id.as_bytes());
+        put_headers(&mut out, &self.headers);
         let left = format!("{:.6}", left.as_secs_f64());
         put_header(&mut out, &SCRAPE_TIMEOUT, left.as_bytes());
         out.put_slice(b"\r\n");
@@ -71,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_is_written_as_go_writes_it() {
+    fn a_head_says_first_whose_it_is() {
         let head = ResponseHead {
             status: StatusCode::OK,
             reason: "OK".to_owned(),
@@ -84,8 +86,8 @@ mod tests {
         let bytes = head.encode(&id, Duration::from_micros(1_989_795), Framing::Chunked);
         assert_eq!(
             std::str::from_utf8(&bytes).unwrap(),
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\
-             Id: 1795546384-2-16969\r\nX-Prometheus-Scrape-Timeout: 1.989795\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nId: 1795546384-2-16969\r\n\
+             Content-Encoding: gzip\r\nX-Prometheus-Scrape-Timeout: 1.989795\r\n\r\n"
         );
     }
 }
