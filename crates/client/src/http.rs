@@ -217,6 +217,10 @@ fn to_target(is_secure: bool) -> ClientBuilder {
         .no_proxy()
         .tcp_user_timeout(USER_TIMEOUT)
         .http1_max_headers(MAX_TARGET_HEADERS)
+        // Prometheus and the Go clients take such headers, so there are targets that send them.
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http1_allow_spaces_after_header_name_in_responses(true)
+        .http1_ignore_invalid_headers_in_responses(true)
         .connector_layer(MapRequestLayer::new(note_connect))
 }
 

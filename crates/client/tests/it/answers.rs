@@ -95,6 +95,28 @@ async fn many_headers_of_a_target_go_through() {
 }
 
 #[tokio::test]
+async fn headers_that_are_not_as_they_should_be_do_not_fail_a_scrape() {
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
+    for (line, pushed) in [
+        ("X-Folded: a\r\n  b", "X-Folded: a"),
+        ("X-Spaced : a", "X-Spaced: a\r\n"),
+        ("X/Named(oddly): a", ""),
+        ("X-Control: a\u{1}b", ""),
+    ] {
+        proxy.hand_out(&scrape("1", "", "10", "")).await;
+        let answer = format!("HTTP/1.1 200 OK\r\n{line}\r\nContent-Length: 2\r\n\r\nok");
+        target.next().await.reply(answer);
+        let push = proxy.push().await;
+        assert_eq!(push.status_line(), "HTTP/1.1 200 OK", "{line}");
+        assert!(push.text().ends_with("\r\n\r\nok"), "{}", push.text());
+        assert!(push.text().contains(pushed), "{}", push.text());
+        push.answer("200 OK", "");
+    }
+    client.stop().await;
+}
+
+#[tokio::test]
 async fn redirects_are_pushed_and_not_followed() {
     let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
     let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
