@@ -229,7 +229,13 @@ pub fn why(error: &reqwest::Error) -> String {
     }
     if error.is_connect() && !from_system {
         // Behind the TCP connection there is only TLS, or the tunnel through another proxy.
-        return format!("no secure connection: {root}");
+        return match root.contains("CaUsedAsEndEntity") {
+            // The TLS library has no words for it.
+            true => "no secure connection: the peer shows the certificate of an authority \
+                     (basicConstraints CA:TRUE), and not that of a server"
+                .to_owned(),
+            false => format!("no secure connection: {root}"),
+        };
     }
     root
 }

@@ -30,9 +30,23 @@ fn issued(by: &Issuer, name: &str) -> (rcgen::Certificate, KeyPair) {
     (params.signed_by(&key, by).unwrap(), key)
 }
 
+/// A certificate for localhost that is its own authority, and says so or not.
+fn on_its_own(is_ca: IsCa) -> (rcgen::Certificate, KeyPair) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.is_ca = is_ca;
+    (params.self_signed(&key).unwrap(), key)
+}
+
 /// A proxy behind TLS that offers only HTTP/1.1 and asks for a certificate of `clients`.
 async fn proxy(server: &Issuer, clients: Option<&Issuer>) -> Proxy {
-    let (certificate, key) = issued(server, "localhost");
+    proxy_with(issued(server, "localhost"), clients).await
+}
+
+async fn proxy_with(
+    (certificate, key): (rcgen::Certificate, KeyPair),
+    clients: Option<&Issuer>,
+) -> Proxy {
     let builder = ServerConfig::builder();
     let builder = match clients {
         None => builder.with_no_client_auth(),
@@ -160,6 +174,33 @@ async fn a_certificate_of_another_name_is_not_taken_and_told_once() {
     }
     assert!(proxy.peer.try_next().is_none());
     client.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_its_own_authority_is_taken_unless_it_says_so() {
+    let folder = TempDir::new().unwrap();
+    for is_ca in [
+        IsCa::ExplicitNoCa,
+        IsCa::Ca(BasicConstraints::Unconstrained),
+    ] {
+        let is_taken = is_ca == IsCa::ExplicitNoCa;
+        let (certificate, key) = on_its_own(is_ca);
+        let cacert = file(&folder, "ca.pem", &certificate.pem());
+        let mut proxy = proxy_with((certificate, key), None).await;
+        let url = format!("https://localhost:{}/", proxy.peer.address.port());
+        let mut log = Log::start();
+        let client = Client::start(&url, "http://127.0.0.1:1/", &["--tls.cacert", &cacert]);
+        if is_taken {
+            assert_eq!(proxy.poll().await.text(), "node");
+        } else {
+            let line = log.line("poll failed").await;
+            let why = "no secure connection: the peer shows the certificate of an authority \
+                       (basicConstraints CA:TRUE), and not that of a server";
+            assert!(line.contains(why), "{line}");
+            assert!(proxy.peer.try_next().is_none());
+        }
+        client.stop().await;
+    }
 }
 
 #[test]
