@@ -232,7 +232,8 @@ pub fn why(error: &reqwest::Error) -> String {
         return match root.contains("CaUsedAsEndEntity") {
             // The TLS library has no words for it.
             true => "no secure connection: the peer shows the certificate of an authority \
-                     (basicConstraints CA:TRUE), and not that of a server"
+                     (basicConstraints CA:TRUE), which is taken only where the file of trusted \
+                     certificates has that very one"
                 .to_owned(),
             false => format!("no secure connection: {root}"),
         };

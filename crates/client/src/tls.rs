@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use http::header::HOST;
+use pushprox_daemon::peer_tls::{self, PeerTlsError};
 use pushprox_daemon::reload::Files;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Certificate, ClientBuilder, Identity, Request};
+use reqwest::{ClientBuilder, Identity, Request};
+use rustls::ClientConfig;
 use url::{Host, Url};
 
 use crate::leg::LegError;
@@ -40,7 +42,7 @@ impl FromStr for ServerName {
 pub struct TlsFlags {
     /// What their names begin with.
     pub prefix: &'static str,
-    /// Roots that replace the system's.
+    /// What is trusted in place of the system's authorities.
     pub cacert: Option<PathBuf>,
     /// A certificate to show.
     pub cert: Option<PathBuf>,
@@ -55,7 +57,8 @@ pub struct TlsFlags {
 /// What the flags come to.
 #[derive(Clone, Default)]
 pub struct Tls {
-    roots: Option<Vec<Certificate>>,
+    /// With the identity in it, where the system's authorities are not the ones to trust.
+    config: Option<ClientConfig>,
     identity: Option<Identity>,
     server_name: Option<ServerName>,
     insecure_skip_verify: bool,
@@ -72,12 +75,13 @@ impl TlsFlags {
     pub fn read(&self, files: &mut Files) -> Result<Tls, LegError> {
         let flag = |name: &str| format!("{}.{name}", self.prefix);
         let mut flags = Vec::new();
-        let mut roots = None;
+        let mut trusted = None;
         if let Some(path) = &self.cacert {
             flags.push(flag("cacert"));
-            roots = Some(read_roots(files, &flag("cacert"), path)?);
+            trusted = Some((path, read(files, &flag("cacert"), path)?));
         }
         let mut identity = None;
+        let mut shown = None;
         if let Some((cert, key)) = self.cert.as_deref().zip(self.key.as_deref()) {
             flags.extend([flag("cert"), flag("key")]);
             let mut pem = read(files, &flag("cert"), cert)?;
@@ -92,13 +96,23 @@ impl TlsFlags {
                     key.display()
                 ))
             })?);
+            shown = Some(pem);
+        }
+        let flags = flags.join(", ");
+        let mut config = None;
+        if let Some((path, pem)) = trusted {
+            let made = peer_tls::config(&pem, shown.as_deref());
+            config = Some(made.map_err(|error| match error {
+                PeerTlsError::Unusable(_) => LegError::other(format!("{flags}: {error}")),
+                _ => LegError::new(&flag("cacert"), path, &error.to_string()),
+            })?);
         }
         Ok(Tls {
-            roots,
+            config,
             identity,
             server_name: self.server_name.clone(),
             insecure_skip_verify: self.insecure_skip_verify,
-            flags: flags.join(", "),
+            flags,
         })
     }
 }
@@ -106,14 +120,13 @@ impl TlsFlags {
 impl Tls {
     /// Has a client of `url` use this.
     pub(crate) fn apply(&self, mut builder: ClientBuilder, url: &Url) -> ClientBuilder {
-        if let Some(roots) = &self.roots {
-            builder = builder.tls_certs_only(roots.iter().cloned());
-        }
         if let Some(identity) = &self.identity {
             builder = builder.identity(identity.clone());
         }
         if self.insecure_skip_verify {
             builder = builder.tls_danger_accept_invalid_certs(true);
+        } else if let Some(config) = &self.config {
+            builder = builder.tls_backend_preconfigured(config.clone());
         }
         match (&self.server_name, url.host()) {
             (Some(_), Some(host)) => builder.dns_resolver(Arc::new(One::new(&host))),
@@ -152,7 +165,7 @@ impl Tls {
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls")
-            .field("roots", &self.roots.as_ref().map(Vec::len))
+            .field("trusts_system", &self.config.is_none())
             .field("identity", &self.identity.is_some())
             .field("server_name", &self.server_name)
             .field("insecure_skip_verify", &self.insecure_skip_verify)
@@ -189,19 +202,6 @@ fn read(files: &mut Files, flag: &str, path: &Path) -> Result<Vec<u8>, LegError>
     files
         .read(path)
         .map_err(|error| LegError::read(flag, &error))
-}
-
-fn read_roots(files: &mut Files, flag: &str, path: &Path) -> Result<Vec<Certificate>, LegError> {
-    let pem = read(files, flag, path)?;
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(roots) if !roots.is_empty() => Ok(roots),
-        Ok(_) => Err(LegError::new(
-            flag,
-            path,
-            "has no certificate in PEM format in it",
-        )),
-        Err(_) => Err(LegError::new(flag, path, "is not a PEM file")),
-    }
 }
 
 #[cfg(test)]

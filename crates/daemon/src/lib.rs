@@ -15,6 +15,7 @@
 //! | [`config_file`], [`reload`] | strict YAML files, read again when they change |
 //! | [`web_config`], [`web`] | `--web.config.file`: TLS, users, headers, a rate limit; and how they apply |
 //! | [`guard`], [`credentials`], [`passwords`], [`attempts`], [`rate`] | who proves what, and how often it may try |
+//! | [`peer_tls`] | TLS toward a peer, by certificates of one's own choice |
 //! | [`san`], [`secret`] | names in certificates, texts that are not shown |
 
 pub mod admin;
@@ -32,6 +33,8 @@ pub mod logging;
 pub mod metrics;
 pub mod own_pages;
 pub mod passwords;
+pub mod peer_tls;
+mod pinned;
 mod process;
 pub mod rate;
 mod recent;

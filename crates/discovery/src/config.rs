@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use pushprox_daemon::cli::UsageError;
 use pushprox_daemon::listen::ListenAddress;
-use reqwest::{Certificate, Identity};
+use pushprox_daemon::peer_tls::{self, PeerTlsError};
+use reqwest::Identity;
 use serde_yaml::Mapping;
 
 use crate::cli::{Args, Mode};
@@ -63,7 +64,7 @@ impl Config {
             return Err(usage(text).into());
         }
         let tls = read_tls(
-            &args.tls_cacert,
+            args.tls_cacert.as_deref(),
             args.tls_cert.as_deref().zip(args.tls_key.as_deref()),
         )?;
         let mut tls_config = Mapping::new();
@@ -186,28 +187,28 @@ fn text<'a>(flag: &str, path: &'a Path) -> Result<&'a str, UsageError> {
     })
 }
 
-fn read_tls(roots: &Option<PathBuf>, identity: Option<(&Path, &Path)>) -> anyhow::Result<Tls> {
-    let roots = roots.as_deref().map(|path| {
-        let shown = path.display();
-        let roots = Certificate::from_pem_bundle(&read("--tls.cacert", path)?)
-            .with_context(|| format!("--tls.cacert: {shown} is not a PEM file"))?;
-        anyhow::ensure!(
-            !roots.is_empty(),
-            "--tls.cacert: {shown} has no certificate in PEM format in it"
-        );
-        Ok(roots)
-    });
-    let identity = identity.map(|(cert, key)| {
-        let mut pem = read("--tls.cert", cert)?;
-        pem.push(b'\n');
-        pem.extend(read("--tls.key", key)?);
-        Identity::from_pem(&pem)
-            .context("--tls.cert, --tls.key: they are not a certificate and its key in PEM format")
-    });
-    Ok(Tls {
-        roots: roots.transpose()?,
-        identity: identity.transpose()?,
-    })
+fn read_tls(trusted: Option<&Path>, shown: Option<(&Path, &Path)>) -> anyhow::Result<Tls> {
+    let mut tls = Tls::default();
+    let mut pem = None;
+    if let Some((cert, key)) = shown {
+        let mut both = read("--tls.cert", cert)?;
+        both.push(b'\n');
+        both.extend(read("--tls.key", key)?);
+        tls.identity = Some(Identity::from_pem(&both).context(
+            "--tls.cert, --tls.key: they are not a certificate and its key in PEM format",
+        )?);
+        pem = Some(both);
+    }
+    if let Some(path) = trusted {
+        let made = peer_tls::config(&read("--tls.cacert", path)?, pem.as_deref());
+        tls.config = Some(made.map_err(|error| match error {
+            PeerTlsError::Unusable(_) => {
+                anyhow::anyhow!("--tls.cacert, --tls.cert, --tls.key: {error}")
+            }
+            _ => anyhow::anyhow!("--tls.cacert: {} {error}", path.display()),
+        })?);
+    }
+    Ok(tls)
 }
 
 fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -10,7 +10,8 @@ use http::header::ACCEPT;
 use parking_lot::Mutex;
 use pushprox_daemon::exit::causes;
 use pushprox_protocol::headers::REFRESH_INTERVAL_SECONDS;
-use reqwest::{Certificate, Client, ClientBuilder, Identity, StatusCode};
+use reqwest::{Client, ClientBuilder, Identity, StatusCode};
+use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 
 use crate::listing::Listing;
@@ -41,8 +42,8 @@ pub enum FetchError {
 /// By what a proxy with TLS is trusted, and what it is shown.
 #[derive(Clone, Default)]
 pub struct Tls {
-    /// Roots that replace the system's.
-    pub roots: Option<Vec<Certificate>>,
+    /// With the identity in it, where the system's authorities are not the ones to trust.
+    pub config: Option<ClientConfig>,
     /// Certificate and key.
     pub identity: Option<Identity>,
 }
@@ -134,7 +135,7 @@ impl Fetcher {
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls")
-            .field("roots", &self.roots.as_ref().map(Vec::len))
+            .field("trusts_system", &self.config.is_none())
             .field("identity", &self.identity.is_some())
             .finish()
     }
@@ -173,11 +174,11 @@ fn builder() -> ClientBuilder {
 }
 
 fn with_tls(mut builder: ClientBuilder, tls: &Tls) -> ClientBuilder {
-    if let Some(roots) = &tls.roots {
-        builder = builder.tls_certs_only(roots.iter().cloned());
-    }
     if let Some(identity) = &tls.identity {
         builder = builder.identity(identity.clone());
+    }
+    if let Some(config) = &tls.config {
+        builder = builder.tls_backend_preconfigured(config.clone());
     }
     builder
 }

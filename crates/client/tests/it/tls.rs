@@ -177,30 +177,50 @@ async fn a_certificate_of_another_name_is_not_taken_and_told_once() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_its_own_authority_is_taken_unless_it_says_so() {
+async fn a_certificate_that_is_trusted_itself_is_taken_also_where_it_is_an_authority() {
     let folder = TempDir::new().unwrap();
     for is_ca in [
         IsCa::ExplicitNoCa,
         IsCa::Ca(BasicConstraints::Unconstrained),
     ] {
-        let is_taken = is_ca == IsCa::ExplicitNoCa;
         let (certificate, key) = on_its_own(is_ca);
         let cacert = file(&folder, "ca.pem", &certificate.pem());
         let mut proxy = proxy_with((certificate, key), None).await;
-        let url = format!("https://localhost:{}/", proxy.peer.address.port());
-        let mut log = Log::start();
-        let client = Client::start(&url, "http://127.0.0.1:1/", &["--tls.cacert", &cacert]);
-        if is_taken {
-            assert_eq!(proxy.poll().await.text(), "node");
-        } else {
-            let line = log.line("poll failed").await;
-            let why = "no secure connection: the peer shows the certificate of an authority \
-                       (basicConstraints CA:TRUE), and not that of a server";
-            assert!(line.contains(why), "{line}");
-            assert!(proxy.peer.try_next().is_none());
-        }
+        let port = proxy.peer.address.port();
+        let start = |host: &str, cacert: &str| {
+            let url = format!("https://{host}:{port}/");
+            Client::start(&url, "http://127.0.0.1:1/", &["--tls.cacert", cacert])
+        };
+        let client = start("localhost", &cacert);
+        assert_eq!(proxy.poll().await.text(), "node");
         client.stop().await;
+        // Neither under another name, nor where another one is trusted.
+        let other = file(&folder, "other.pem", &on_its_own(is_ca).0.pem());
+        for (host, cacert) in [("127.0.0.1", &cacert), ("localhost", &other)] {
+            let mut log = Log::start();
+            let client = start(host, cacert);
+            let line = log.line("poll failed").await;
+            assert!(line.contains("no secure connection: "), "{line}");
+            client.stop().await;
+        }
+        assert!(proxy.peer.try_next().is_none());
     }
+}
+
+#[tokio::test]
+async fn an_authority_that_shows_itself_and_is_not_trusted_is_told() {
+    let folder = TempDir::new().unwrap();
+    let proxy = proxy_with(on_its_own(IsCa::Ca(BasicConstraints::Unconstrained)), None).await;
+    let cacert = file(&folder, "ca.pem", &on_its_own(IsCa::ExplicitNoCa).0.pem());
+    let url = format!("https://localhost:{}/", proxy.peer.address.port());
+    let mut log = Log::start();
+    let client = Client::start(&url, "http://127.0.0.1:1/", &["--tls.cacert", &cacert]);
+    let line = log.line("poll failed").await;
+    let why = "no secure connection: the peer shows the certificate of an authority \
+               (basicConstraints CA:TRUE), which is taken only where the file of trusted \
+               certificates has that very one";
+    assert!(line.contains(why), "{line}");
+    client.stop().await;
 }
 
 #[test]

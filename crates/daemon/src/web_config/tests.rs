@@ -302,10 +302,19 @@ fn a_certificate_is_trusted_as_long_as_a_handshake_would_trust_it() {
         }
         assert!(!asks(auth_type, "", &next).trusts_client(&good));
     }
-    let some = "  client_allowed_sans: [b.test]\n";
-    let some = asks("RequireAndVerifyClientCert", some, &first);
-    assert!(!some.trusts_client(&good));
-    assert!(!asks("RequireAnyClientCert", "", &first).trusts_client(&good));
+    // One that is on the list of authorities may be shown itself.
+    let itself = [first.der().clone()];
+    assert!(asks("RequireAndVerifyClientCert", "", &first).trusts_client(&itself));
+    assert!(!asks("RequireAndVerifyClientCert", "", &next).trusts_client(&itself));
+    for (name, is_allowed) in [("b.test", false), ("a.test", true)] {
+        let some = format!("  client_allowed_sans: [{name}]\n");
+        let some = asks("RequireAndVerifyClientCert", &some, &first);
+        assert_eq!(some.trusts_client(&good), is_allowed);
+        assert!(!some.trusts_client(&itself));
+    }
+    for certificate in [&good, &itself] {
+        assert!(!asks("RequireAnyClientCert", "", &first).trusts_client(certificate));
+    }
 }
 
 #[test]

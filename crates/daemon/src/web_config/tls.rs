@@ -12,7 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::file::TlsServer;
 use super::tls_names::{CipherSuite, ClientAuth, Version};
-use super::verifier;
+use super::verifier::{self, Authorities};
 use crate::config_file::{FileError, beside};
 use crate::exit::causes;
 use crate::reload::Files;
@@ -71,11 +71,11 @@ pub(super) fn server(
             ))
         })?;
     let client_auth = tls.client_auth_type.unwrap_or(ClientAuth::None);
-    let roots = client_roots(tls, client_auth, &mut source)?;
+    let authorities = client_authorities(tls, client_auth, &mut source)?;
     check_allowed_sans(tls, client_auth).map_err(|what| wrong(what.to_owned()))?;
     let verifier = verifier::new(
         client_auth,
-        roots,
+        authorities,
         tls.client_allowed_sans.clone(),
         &provider,
     )
@@ -102,10 +102,7 @@ pub(super) fn server(
     config.send_tls13_tickets = 0;
     Ok(Some(Tls {
         config: Arc::new(config),
-        verifies_clients: matches!(
-            client_auth,
-            ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify
-        ),
+        verifies_clients: client_auth.verifies(),
         requires_clients: client_auth == ClientAuth::RequireAndVerify,
         verifier,
         allows_some: tls.client_allowed_sans.is_some(),
@@ -140,16 +137,17 @@ fn provider(tls: &TlsServer) -> CryptoProvider {
 }
 
 /// The CAs of clients, where these are verified: the file's, else the system's, as in Go.
-fn client_roots(
+fn client_authorities(
     tls: &TlsServer,
     client_auth: ClientAuth,
     source: &mut Source<'_>,
-) -> Result<RootCertStore, FileError> {
+) -> Result<Authorities, FileError> {
     let file = source.file;
     let wrong = |what: String| FileError::content(file, format!("tls_server_config: {what}"));
     let given = (tls.client_ca.as_deref(), tls.client_ca_file.as_deref());
     let (pem, path) = source.pem("client_ca", given.0, given.1)?;
     let mut roots = RootCertStore::empty();
+    let mut trusted = Vec::new();
     match (pem, client_auth) {
         (Some(_), ClientAuth::None) => {
             return Err(wrong(
@@ -159,13 +157,14 @@ fn client_roots(
             ));
         }
         (Some(pem), _) => {
-            for certificate in certificates(&pem, &path)? {
+            trusted = certificates(&pem, &path)?;
+            for certificate in &trusted {
                 roots
-                    .add(certificate)
+                    .add(certificate.clone())
                     .map_err(|error| FileError::content(&path, format!("is no CA: {error}")))?;
             }
         }
-        (None, ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify) => {
+        (None, _) if client_auth.verifies() => {
             let system = rustls_native_certs::load_native_certs();
             let (taken, _) = roots.add_parsable_certificates(system.certs);
             if taken == 0 {
@@ -177,7 +176,7 @@ fn client_roots(
         }
         (None, _) => {}
     }
-    Ok(roots)
+    Ok(Authorities { roots, trusted })
 }
 
 fn check_allowed_sans(tls: &TlsServer, client_auth: ClientAuth) -> Result<(), &'static str> {

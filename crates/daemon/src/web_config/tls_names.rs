@@ -18,6 +18,13 @@ pub(super) enum ClientAuth {
     RequireAndVerify,
 }
 
+impl ClientAuth {
+    /// Whether a certificate that got through was found to be good.
+    pub(super) fn verifies(self) -> bool {
+        matches!(self, Self::VerifyIfGiven | Self::RequireAndVerify)
+    }
+}
+
 impl<'de> Deserialize<'de> for ClientAuth {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer)

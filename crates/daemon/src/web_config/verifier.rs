@@ -15,12 +15,21 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::tls_names::ClientAuth;
+use crate::pinned::{self, Usage};
 use crate::san;
+
+/// Whom a certificate of a client may be trusted by.
+#[derive(Debug)]
+pub(super) struct Authorities {
+    pub(super) roots: RootCertStore,
+    /// Those of them that may also be shown themselves.
+    pub(super) trusted: Vec<CertificateDer<'static>>,
+}
 
 /// The verifier for a `client_auth_type`. None where clients are not asked for a certificate.
 pub(super) fn new(
     client_auth: ClientAuth,
-    roots: RootCertStore,
+    authorities: Authorities,
     allowed_sans: Option<Vec<String>>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, VerifierBuilderError> {
@@ -30,6 +39,7 @@ pub(super) fn new(
             algorithms: provider.signature_verification_algorithms,
         })
     };
+    let Authorities { roots, mut trusted } = authorities;
     let signed =
         || WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     let verifier = match client_auth {
@@ -39,10 +49,14 @@ pub(super) fn new(
         ClientAuth::VerifyIfGiven => signed().allow_unauthenticated().build()?,
         ClientAuth::RequireAndVerify => signed().build()?,
     };
-    Ok(Some(match allowed_sans {
-        Some(allowed) => Arc::new(AllowedSans { allowed, verifier }),
-        None => verifier,
-    }))
+    if !client_auth.verifies() {
+        trusted.clear();
+    }
+    Ok(Some(Arc::new(Verifier {
+        trusted,
+        allowed_sans,
+        verifier,
+    })))
 }
 
 /// Takes any certificate whose key the client has, whoever signed it.
@@ -93,14 +107,15 @@ impl ClientCertVerifier for AnyCertificate {
     }
 }
 
-/// Takes what another verifier takes, if one of its names is on a list.
+/// Takes what is itself trusted and what another verifier takes, if one of its names is on the list.
 #[derive(Debug)]
-struct AllowedSans {
-    allowed: Vec<String>,
+struct Verifier {
+    trusted: Vec<CertificateDer<'static>>,
+    allowed_sans: Option<Vec<String>>,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
-impl ClientCertVerifier for AllowedSans {
+impl ClientCertVerifier for Verifier {
     fn client_auth_mandatory(&self) -> bool {
         self.verifier.client_auth_mandatory()
     }
@@ -115,19 +130,21 @@ impl ClientCertVerifier for AllowedSans {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .verifier
-            .verify_client_cert(certificate, intermediates, now)?;
-        let names = san::of(certificate)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let is_allowed = names
-            .iter()
-            .any(|name| self.allowed.contains(&name.to_string()));
+        let verified = if pinned::is_among(certificate, &self.trusted) {
+            pinned::check(certificate, Usage::Client, now)?;
+            ClientCertVerified::assertion()
+        } else {
+            self.verifier
+                .verify_client_cert(certificate, intermediates, now)?
+        };
+        let Some(allowed) = &self.allowed_sans else {
+            return Ok(verified);
+        };
+        let names = san::of(certificate).map_err(|_| CertificateError::BadEncoding)?;
+        let is_allowed = names.iter().any(|name| allowed.contains(&name.to_string()));
         match is_allowed {
             true => Ok(verified),
-            false => Err(Error::InvalidCertificate(
-                CertificateError::ApplicationVerificationFailure,
-            )),
+            false => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
     }
 

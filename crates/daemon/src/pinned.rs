@@ -1,0 +1,129 @@
+//! Certificates that are trusted themselves, without anybody who vouches for them.
+//!
+//! `openssl req -x509` makes a certificate that is an authority (`CA:TRUE`), and programs in Go take
+//! it as a server's or client's where it is among the authorities. WebPKI takes no authority for
+//! that, so that such ones are looked at here.
+
+use rustls::CertificateError;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::ext::pkix::ExtendedKeyUsage;
+
+/// What a certificate is shown for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Usage {
+    /// To be a server.
+    Server,
+    /// To be a client.
+    Client,
+}
+
+/// Whether a certificate is one of `trusted` to the byte, and so needs nobody to vouch for it.
+pub(crate) fn is_among(certificate: &CertificateDer<'_>, trusted: &[CertificateDer<'_>]) -> bool {
+    trusted
+        .iter()
+        .any(|one| one.as_ref() == certificate.as_ref())
+}
+
+/// Whether such a certificate is good for `usage` at this time: what WebPKI would look at besides
+/// signatures and names.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn check(
+    certificate: &CertificateDer<'_>,
+    usage: Usage,
+    now: UnixTime,
+) -> Result<(), CertificateError> {
+    let certificate =
+        Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let certificate = certificate.tbs_certificate();
+    let (validity, now) = (certificate.validity(), now.as_secs());
+    if now < validity.not_before.to_unix_duration().as_secs() {
+        return Err(CertificateError::NotValidYet);
+    }
+    if now > validity.not_after.to_unix_duration().as_secs() {
+        return Err(CertificateError::Expired);
+    }
+    let usages = certificate
+        .get_extension::<ExtendedKeyUsage>()
+        .map_err(|_| CertificateError::BadEncoding)?;
+    let wanted = match usage {
+        Usage::Server => SERVER_AUTH,
+        Usage::Client => CLIENT_AUTH,
+    };
+    match usages {
+        Some((_, usages)) if !usages.0.iter().any(|one| [wanted, ANY].contains(one)) => {
+            Err(CertificateError::InvalidPurpose)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// RFC 5280, section 4.2.1.12.
+const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
+const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
+const ANY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
+    use std::time::Duration;
+
+    #[test]
+    fn a_certificate_is_good_for_its_time_and_its_use() {
+        let at = |year: u64| {
+            let days = (year - 1970) * 365 + (year - 1969) / 4;
+            UnixTime::since_unix_epoch(Duration::from_secs((days + 150) * 86_400))
+        };
+        let with = |usages: &[ExtendedKeyUsagePurpose]| {
+            let mut params = CertificateParams::default();
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2030, 1, 1);
+            params.extended_key_usages = usages.to_vec();
+            let key = KeyPair::generate().unwrap();
+            params.self_signed(&key).unwrap().der().clone()
+        };
+        let server = with(&[ExtendedKeyUsagePurpose::ServerAuth]);
+        for (certificate, usage, year, expected) in [
+            (&server, Usage::Server, 2025, Ok(())),
+            (
+                &server,
+                Usage::Server,
+                2019,
+                Err(CertificateError::NotValidYet),
+            ),
+            (&server, Usage::Server, 2031, Err(CertificateError::Expired)),
+            (
+                &server,
+                Usage::Client,
+                2025,
+                Err(CertificateError::InvalidPurpose),
+            ),
+            (&with(&[]), Usage::Client, 2025, Ok(())),
+            (
+                &with(&[ExtendedKeyUsagePurpose::Any]),
+                Usage::Client,
+                2025,
+                Ok(()),
+            ),
+        ] {
+            assert_eq!(
+                check(certificate, usage, at(year)),
+                expected,
+                "{usage:?} {year}"
+            );
+        }
+        let rubbish = CertificateDer::from(vec![0x30]);
+        assert_eq!(
+            check(&rubbish, Usage::Server, at(2025)),
+            Err(CertificateError::BadEncoding)
+        );
+        assert!(is_among(&server, &[with(&[]), server.clone()]));
+        assert!(!is_among(&server, &[with(&[]), rubbish]));
+    }
+}
