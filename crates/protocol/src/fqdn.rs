@@ -95,6 +95,20 @@ impl Fqdn {
         self.port
     }
 
+    /// This name as the body of a poll: an IPv6 address without a port stands there without its
+    /// brackets, since upstream's proxy looks for it so.
+    #[must_use]
+    pub fn to_poll(&self) -> String {
+        let address = self
+            .host
+            .strip_prefix('[')
+            .and_then(|it| it.strip_suffix(']'));
+        match (address, self.port) {
+            (Some(address), None) => address.to_owned(),
+            _ => self.to_string(),
+        }
+    }
+
     /// This name as a look-up key.
     #[must_use]
     pub fn as_ref(&self) -> FqdnRef<'_> {

@@ -30,6 +30,19 @@ fn names_of_every_kind_are_taken() {
 }
 
 #[test]
+fn a_poll_has_what_proxies_look_for() {
+    for (text, poll) in [
+        ("[2001:DB8::1]", "2001:db8::1"),
+        ("[2001:DB8::1]:9100", "[2001:db8::1]:9100"),
+        ("Node:9100", "Node:9100"),
+        ("Node", "Node"),
+    ] {
+        assert_eq!(name(text).to_poll(), poll);
+        assert_eq!(name(poll), name(text));
+    }
+}
+
+#[test]
 fn what_is_no_name_is_refused_with_the_reason() {
     for (text, error) in [
         ("", NameError::Empty),
