@@ -41,7 +41,7 @@ impl TargetBody {
         Ok(())
     }
 
-    /// The next piece. Cancel safe.
+    /// The next piece.
     ///
     /// # Errors
     ///
