@@ -30,7 +30,7 @@ impl TargetBody {
         }
     }
 
-    /// Waits for the first piece, or for the end where there is none.
+    /// Waits for the first piece, or for the end where there is none. Cancel safe.
     ///
     /// # Errors
     ///
