@@ -1,6 +1,7 @@
 //! The pull: asks the pull URL, and nothing else, for what a scrape wants.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST};
 use http::{HeaderMap, Method};
@@ -9,8 +10,8 @@ use pushprox_protocol::headers::{
     ID, PULL_TOKEN, SCRAPE_TIMEOUT, SCRAPE_TIMEOUT_SECONDS, strip_hop_by_hop,
 };
 use pushprox_protocol::message::request::Instruction;
-use pushprox_protocol::timeout;
-use tokio::time::{Instant, timeout_at};
+use pushprox_protocol::timeout::format;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer::Answer;
 use crate::config::PullToken;
@@ -39,12 +40,12 @@ impl Scraper {
         Self { leg, url, token }
     }
 
-    /// Pulls what the instruction asks for. The answer's body has begun when this returns, and most
-    /// of it may still be to come.
+    /// Pulls what the instruction asks for. The answer's body is still to come when this returns,
+    /// but for its beginning.
     ///
     /// # Errors
     ///
-    /// There is no answer, or nothing but its head, or not so much until `deadline`.
+    /// There is no answer, or it ends behind its head, or there is none until `deadline`.
     pub async fn pull(
         &self,
         instruction: &Instruction,
@@ -58,7 +59,7 @@ impl Scraper {
         let within = deadline.saturating_duration_since(Instant::now());
         let leg = self.leg.current();
         let mut headers = self.headers(instruction, &leg);
-        headers.insert(SCRAPE_TIMEOUT_SECONDS, timeout::format(within));
+        headers.insert(SCRAPE_TIMEOUT_SECONDS, format(within));
         let ask = || {
             let mut request = reqwest::Request::new(method.clone(), url.clone());
             *request.headers_mut() = headers.clone();
@@ -75,8 +76,10 @@ impl Scraper {
                 });
             }
             let mut answer = Answer::of_target(method, response);
-            let begun = answer.begin().await;
-            begun.map_err(|error| PullError::broke_off(shown(&url), error))?;
+            // Where the body is longer in coming, the head need not wait for it.
+            if let Ok(begun) = timeout(HEAD_ALONE, answer.begin()).await {
+                begun.map_err(|error| PullError::broke_off(shown(&url), error))?;
+            }
             Ok(answer)
         };
         timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
@@ -105,3 +108,6 @@ impl Scraper {
         headers
     }
 }
+
+/// A target that ends behind the head of its answer does so at once.
+const HEAD_ALONE: Duration = Duration::from_millis(500);

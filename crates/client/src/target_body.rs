@@ -30,7 +30,7 @@ impl TargetBody {
         }
     }
 
-    /// Waits for the first piece, or for the end where there is none.
+    /// Waits for the first piece, or for the end where there is none. Cancel safe.
     ///
     /// # Errors
     ///
@@ -41,7 +41,7 @@ impl TargetBody {
         Ok(())
     }
 
-    /// The next piece. Cancel safe.
+    /// The next piece.
     ///
     /// # Errors
     ///
