@@ -57,7 +57,7 @@ impl Polls {
         Self {
             leg,
             url,
-            name: fqdn.to_poll().into(),
+            name: fqdn.to_string().into(),
             wait,
             readiness,
             honours_wait: false,

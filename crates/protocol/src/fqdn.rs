@@ -12,8 +12,7 @@ use http::Uri;
 
 /// A registered name: `host` or `host:port`.
 ///
-/// The host is a DNS name, an IPv4 address or an IPv6 address, whose brackets may be left out where
-/// there is no port. Names compare without
+/// The host is a DNS name, an IPv4 address or a bracketed IPv6 address. Names compare without
 /// regard to case, and a DNS name's trailing dot does not count; they print as they were written.
 /// A clone costs next to nothing.
 ///
@@ -61,7 +60,7 @@ pub enum NameError {
     /// Two dots in a row, or one in front.
     #[error("the host name has an empty part; parts are separated by single dots")]
     EmptyLabel,
-    /// An IPv6 address with a port and without its brackets, or two ports.
+    /// An IPv6 address without its brackets, or two ports.
     #[error("there is more than one ':'; an IPv6 address is written in brackets, [::1]:9100")]
     Colons,
     /// Brackets around something else.
@@ -76,13 +75,6 @@ pub enum NameError {
 }
 
 impl Fqdn {
-    fn of_ipv6(address: Ipv6Addr, port: Option<NonZeroU16>) -> Self {
-        Self {
-            host: format!("[{address}]").into(),
-            port,
-        }
-    }
-
     /// The host, as it was written.
     #[must_use]
     pub fn host(&self) -> &str {
@@ -93,20 +85,6 @@ impl Fqdn {
     #[must_use]
     pub fn port(&self) -> Option<NonZeroU16> {
         self.port
-    }
-
-    /// This name as the body of a poll: an IPv6 address without a port stands there without its
-    /// brackets, since upstream's proxy looks for it so.
-    #[must_use]
-    pub fn to_poll(&self) -> String {
-        let address = self
-            .host
-            .strip_prefix('[')
-            .and_then(|it| it.strip_suffix(']'));
-        match (address, self.port) {
-            (Some(address), None) => address.to_owned(),
-            _ => self.to_string(),
-        }
     }
 
     /// This name as a look-up key.
@@ -156,16 +134,13 @@ impl Target {
         if let Some(space) = host.chars().find(|c| c.is_whitespace()) {
             return Err(NameError::Character(space));
         }
-        let (written, has_colon) = match host.strip_suffix(':') {
-            Some(host) => (host, true),
-            None => (host, false),
+        let name = match host.strip_suffix(':') {
+            Some(host) => Fqdn::from_str(host).and_then(|name| match name.port {
+                None => Ok(name),
+                Some(_) => Err(NameError::Colons),
+            })?,
+            None => Fqdn::from_str(host)?,
         };
-        let name = Fqdn::from_str(written)?;
-        // What may go without brackets where it is a name may not in a URI.
-        let has_brackets = !name.host.starts_with('[') || written.starts_with('[');
-        if !has_brackets || (has_colon && name.port.is_some()) {
-            return Err(NameError::Colons);
-        }
         Ok(Self(Fqdn {
             port: name.port.or(default_port),
             host: name.host,
@@ -227,17 +202,15 @@ impl FromStr for Fqdn {
         }
         if let Some(rest) = text.strip_prefix('[') {
             let (address, after) = rest.split_once(']').ok_or(NameError::Ipv6)?;
-            let address = address.parse().map_err(|_| NameError::Ipv6)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| NameError::Ipv6)?;
             let port = match after {
                 "" => None,
                 _ => Some(parse_port(after.strip_prefix(':').ok_or(NameError::Port)?)?),
             };
-            return Ok(Self::of_ipv6(address, port));
-        }
-        // Upstream's programs take the brackets off a target before they compare it with a name, so
-        // that their clients register an address without them.
-        if let Ok(address) = text.parse() {
-            return Ok(Self::of_ipv6(address, None));
+            return Ok(Self {
+                host: format!("[{address}]").into(),
+                port,
+            });
         }
         let (host, port) = match text.split_once(':') {
             None => (text, None),

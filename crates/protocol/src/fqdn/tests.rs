@@ -20,26 +20,11 @@ fn names_of_every_kind_are_taken() {
         ("10.0.0.1:80", "10.0.0.1:80"),
         ("[::1]", "[::1]"),
         ("[2001:DB8:0::1]:9100", "[2001:db8::1]:9100"),
-        ("2001:DB8::1", "[2001:db8::1]"),
-        ("::", "[::]"),
         ("node.example.org.", "node.example.org"),
     ] {
         assert_eq!(name(text).to_string(), printed);
     }
     assert_eq!(name(&"a".repeat(253)).host().len(), 253);
-}
-
-#[test]
-fn a_poll_has_what_proxies_look_for() {
-    for (text, poll) in [
-        ("[2001:DB8::1]", "2001:db8::1"),
-        ("[2001:DB8::1]:9100", "[2001:db8::1]:9100"),
-        ("Node:9100", "Node:9100"),
-        ("Node", "Node"),
-    ] {
-        assert_eq!(name(text).to_poll(), poll);
-        assert_eq!(name(poll), name(text));
-    }
 }
 
 #[test]
@@ -55,8 +40,7 @@ fn what_is_no_name_is_refused_with_the_reason() {
         (".a", NameError::EmptyLabel),
         (".", NameError::EmptyLabel),
         (":9100", NameError::EmptyLabel),
-        ("1:2:3:4:5:6:7:8:9100", NameError::Colons),
-        ("::1%eth0", NameError::Colons),
+        ("::1", NameError::Colons),
         ("a:1:2", NameError::Colons),
         ("[::1", NameError::Ipv6),
         ("[localhost]", NameError::Ipv6),
@@ -112,9 +96,6 @@ fn targets_come_from_absolute_uris() {
         "http://localhost:1:/",
         "http://[::1]:1:/",
         "http://localhost::/",
-        "http://::1/",
-        "http://::1:/",
-        "http://2001:db8::1:9100/",
     ] {
         assert!(Target::parse(twice).is_err(), "{twice}");
     }
@@ -136,6 +117,4 @@ fn a_target_matches_its_exact_name_and_its_bare_one() {
     ] {
         assert_eq!(target.matches(name(text).as_ref()), matches, "{text}");
     }
-    let target = self::target("http://[2001:db8::1]:9100/metrics").unwrap();
-    assert!(target.matches(name("2001:db8:0::1").as_ref()));
 }

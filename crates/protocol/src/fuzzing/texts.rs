@@ -20,7 +20,6 @@ pub fn name(bytes: &[u8]) {
         assert!(printed.bytes().all(|byte| byte.is_ascii_graphic()));
         assert!(!printed.contains(['/', '@', '?', '#', ',', '"']), "{name}");
         assert_same_name(&name, &printed);
-        assert_same_name(&name, &name.to_poll());
         assert_same_name(&name, &printed.to_ascii_uppercase());
         // Whoever registers it can be asked for.
         let uri = format!("http://{printed}/metrics");
