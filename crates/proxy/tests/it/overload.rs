@@ -126,7 +126,7 @@ async fn a_flood_of_silent_connections_does_not_keep_it_from_accepting() {
 async fn few_open_files_bound_the_connections_by_themselves() {
     let mut limited = command("sh");
     limited.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", PROGRAM, LISTEN]);
-    let proxy = pushprox::Proxy::run(limited).await;
+    let mut proxy = pushprox::Proxy::run(limited).await;
     let mut legs = Legs::open(proxy.address).await;
     let mut crowd = Vec::new();
     for _ in 0..200 {
@@ -155,6 +155,7 @@ async fn few_open_files_bound_the_connections_by_themselves() {
         (answer.status() == 204).then_some(())
     })
     .await;
+    proxy.daemon.line(&["too many connections"]).await;
     let told = proxy.daemon.lines_with(&["too many connections"]);
     assert_eq!(told.len(), 1, "{told:?}");
 }
