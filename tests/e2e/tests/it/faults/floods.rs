@@ -168,4 +168,4 @@ where
 }
 
 /// The proxy waits 30 s for a first byte and 10 s for the rest of a head.
-const HALF_OPEN: Duration = Duration::from_secs(45);
+const HALF_OPEN: Duration = Duration::from_secs(120);
