@@ -250,12 +250,16 @@ impl Connection {
         self.buffer.split().to_vec()
     }
 
-    /// Whether the peer has closed the connection, as far as one can see without waiting.
+    /// Whether the peer has closed the connection, as far as one can see without waiting. What it
+    /// said before is lost.
     pub fn is_closed(&self) -> bool {
-        let mut probe = [0];
-        match self.stream.try_read(&mut probe) {
-            Ok(count) => count == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        let mut said = [0; 1024];
+        loop {
+            match self.stream.try_read(&mut said) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            }
         }
     }
 
