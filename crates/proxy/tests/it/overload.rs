@@ -7,6 +7,7 @@ use pushprox_testkit::process::command;
 use pushprox_testkit::pushprox;
 use pushprox_testkit::wait::{SOON, until};
 use pushprox_testkit::wire::{Connection, ask, get, scrape_request};
+use tokio::time::Instant;
 
 use crate::support::{Proxy, answer, config, instruction, poll, push, start_with};
 
@@ -126,6 +127,7 @@ async fn a_flood_of_silent_connections_does_not_keep_it_from_accepting() {
 async fn few_open_files_bound_the_connections_by_themselves() {
     let mut limited = command("sh");
     limited.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", PROGRAM, LISTEN]);
+    let begun = Instant::now();
     let mut proxy = pushprox::Proxy::run(limited).await;
     let mut legs = Legs::open(proxy.address).await;
     let mut crowd = Vec::new();
@@ -157,13 +159,14 @@ async fn few_open_files_bound_the_connections_by_themselves() {
     .await;
     proxy.daemon.line(&["too many connections"]).await;
     let told = proxy.daemon.lines_with(&["too many connections"]);
-    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told.len() <= most_told(begun), "{told:?}");
 }
 
 #[tokio::test]
 async fn a_process_that_is_out_of_files_serves_whom_it_has_and_recovers() {
     let mut unlimited = command(PROGRAM);
     unlimited.arg(LISTEN);
+    let begun = Instant::now();
     let mut proxy = pushprox::Proxy::run(unlimited).await;
     let mut legs = Legs::open(proxy.address).await;
     let mut crowd = Vec::new();
@@ -188,7 +191,12 @@ async fn a_process_that_is_out_of_files_serves_whom_it_has_and_recovers() {
     drop(crowd);
     assert_eq!(waits.receive().await.unwrap().status(), 204);
     let told = proxy.daemon.lines_with(&["cannot accept connections"]);
-    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told.len() <= most_told(begun), "{told:?}");
+}
+
+/// How often a shortage may have been told: it counts as another when there was none for 30 s.
+fn most_told(begun: Instant) -> usize {
+    1 + usize::try_from(begun.elapsed().as_secs() / 30).unwrap()
 }
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_proxy");
