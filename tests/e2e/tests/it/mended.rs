@@ -29,7 +29,9 @@ fn scrapes_succeed_after_a_cut_of_twenty_seconds() {
 #[test]
 fn scrapes_succeed_after_a_cut_of_more_than_a_minute() {
     if let Some(network) = enter("scrapes_succeed_after_a_cut_of_more_than_a_minute") {
-        runtime().block_on(cut_and_mend(network, Duration::from_secs(65)));
+        // Twenty minutes are as good, for who can wait.
+        let seconds = std::env::var("CUT_SECONDS").map_or(65, |text| text.parse().unwrap());
+        runtime().block_on(cut_and_mend(network, Duration::from_secs(seconds)));
     }
 }
 
@@ -70,18 +72,19 @@ async fn cut_and_mend(mut network: Network, cut: Duration) {
         let (answer, ()) = join!(answer, cutting);
         assert_eq!(answer.status(), 504, "{answer:?}");
     };
-    let asked = async {
-        idle(cut / 4).await;
-        soon.scrape(&proxy, 1.0).await
+    let asked = async |remote: &Remote, after| {
+        idle(after).await;
+        let answer = remote.scrape(&proxy, 1.0).await;
+        // In the end the proxy forgets the name too.
+        let status = if after < REGISTRATION { 504 } else { 503 };
+        assert_eq!(answer.status(), status, "{answer:?}");
     };
-    let asked_late = async {
-        idle(cut / 2).await;
-        late.scrape(&proxy, 1.0).await
-    };
-    let ((), for_soon, for_late, ()) = join!(frozen, asked, asked_late, idle(cut));
-    for answer in [for_soon, for_late] {
-        assert_eq!(answer.status(), 504, "{answer:?}");
-    }
+    join!(
+        frozen,
+        asked(&soon, cut / 5),
+        asked(&late, cut / 2),
+        idle(cut)
+    );
 
     for remote in remotes {
         remote.host.mend();
@@ -103,7 +106,11 @@ async fn cut_and_mend(mut network: Network, cut: Duration) {
         })
         .await;
         let warnings = remote.client.daemon.lines_with(&["poll failed"]);
-        assert!(warnings.len() <= 4, "{warnings:#?}");
+        // Some at first, and one in each minute.
+        assert!(
+            warnings.len() as u64 <= 3 + cut.as_secs() / 60,
+            "{warnings:#?}"
+        );
     }
     // A poll, and a connection that a push has left.
     until("the proxy's connections of before", DEAD, async || {
@@ -204,6 +211,9 @@ impl Remote {
 fn enter(test: &str) -> Option<Network> {
     Network::enter(module_path!(), test)
 }
+
+/// The proxy's `--registration.timeout`.
+const REGISTRATION: Duration = Duration::from_secs(300);
 
 /// The most that either side takes to give a connection up: 45 s, and some time on top.
 const DEAD: Duration = Duration::from_secs(120);
