@@ -269,7 +269,7 @@ mod tests {
         );
         let head = ask(address, "HEAD /metrics").await;
         assert!(head.ends_with("\r\n\r\n"), "{head}");
-        assert!(shutdown.drain(Duration::from_secs(5)).await);
+        assert!(shutdown.drain(Duration::from_secs(60)).await);
     }
 
     #[tokio::test]
@@ -289,7 +289,7 @@ mod tests {
             let answer = ask(address, request).await;
             assert!(answer.starts_with(wanted), "{request}: {answer}");
         }
-        assert!(shutdown.drain(Duration::from_secs(5)).await);
+        assert!(shutdown.drain(Duration::from_secs(60)).await);
     }
 
     #[tokio::test]
@@ -302,7 +302,7 @@ mod tests {
         let mut buffer = [0; 15];
         idle.read_exact(&mut buffer).await.unwrap();
         assert_eq!(&buffer, b"HTTP/1.1 200 OK");
-        assert!(shutdown.drain(Duration::from_secs(5)).await);
+        assert!(shutdown.drain(Duration::from_secs(60)).await);
         let mut rest = Vec::new();
         idle.read_to_end(&mut rest).await.unwrap();
     }

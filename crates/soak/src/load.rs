@@ -98,7 +98,7 @@ async fn scrape(place: Place, nonce: &str, how: &str, world: &World) -> Outcome 
         _ => name(place),
     };
     let time = match how {
-        "absent" | "silence" => Duration::from_secs(1),
+        "absent" | "silence" => BRIEF,
         _ => TIME,
     };
     let url = format!("http://{host}/metrics?{nonce}&{how}");
@@ -158,8 +158,11 @@ async fn hang_up(place: Place, nonce: &str, after: Duration, world: &World) -> O
     }
 }
 
-/// What most scrapes have.
-const TIME: Duration = Duration::from_secs(3);
+/// What most scrapes have. A machine that stands still for a while is no fault.
+const TIME: Duration = Duration::from_secs(10);
+
+/// What those have that get nothing in their time.
+const BRIEF: Duration = Duration::from_secs(4);
 
 /// What the machine may add to it.
-const LATE: Duration = Duration::from_secs(2);
+const LATE: Duration = Duration::from_secs(10);

@@ -110,7 +110,8 @@ impl Network {
         let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
         let own = namespace("self");
         until("a namespace", SOON, async || {
-            (namespace(&pid) != own).then_some(())
+            let its = namespace(&pid);
+            (its.is_some() && its != own).then_some(())
         })
         .await;
 

@@ -44,12 +44,11 @@ impl Rest {
     /// When that is not so within `limit`.
     pub async fn returns(self, daemon: &Daemon, limit: Duration) {
         self.descriptors_return(daemon, limit).await;
-        let now = daemon.own_memory();
-        assert!(
-            now <= self.memory + KEPT + SLACK,
-            "{} KiB at rest, {now} KiB after the fault",
-            self.memory
-        );
+        let what = format!("{} KiB as at rest", self.memory);
+        until(&what, limit, async || {
+            (daemon.own_memory() <= self.memory + KEPT + SLACK).then_some(())
+        })
+        .await;
     }
 
     /// Waits until `daemon` has no more descriptors than then.
@@ -146,8 +145,9 @@ pub async fn withstands(proxy: &Proxy, fault: impl AsyncFn()) {
     );
 }
 
-/// How often a fault may add to the memory.
-const ROUNDS: usize = 4;
+/// How often a fault may add to the memory: each time by a machine that is slower than before, more
+/// may be under way at once.
+const ROUNDS: usize = 8;
 
 /// What the proxy keeps for the next time, in KiB: 32 buffers of 128 KiB.
 const KEPT: u64 = 4 * 1024;
@@ -158,8 +158,9 @@ const KEPT: u64 = 4 * 1024;
 /// would be above this.
 pub const SLACK: u64 = 1024;
 
-/// A bystander's scrape that takes longer is one that failed.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A bystander's scrape that takes longer is one that failed. Of a busy machine it may wait for each
+/// of the three programs on its way.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 const BETWEEN: Duration = Duration::from_millis(100);
 

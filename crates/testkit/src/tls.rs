@@ -79,7 +79,7 @@ impl Pair {
 pub async fn curl(flags: impl IntoIterator<Item = impl AsRef<str>>) -> Outcome {
     let mut curl = command("curl");
     curl.args(["--silent", "--show-error", "--include", "--noproxy", "none"]);
-    curl.args(["--max-time", "20"]);
+    curl.args(["--max-time", "50"]);
     for flag in flags {
         curl.arg(flag.as_ref());
     }

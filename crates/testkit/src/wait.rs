@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// What a step may take that ought to be over in an instant, on a machine that is busy.
-pub const SOON: Duration = Duration::from_secs(20);
+/// What a step may take that ought to be over in an instant, on a machine that is busy, or stands
+/// still for a while. Only a test that fails waits for so long.
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// Asks `probe` again and again until it has an answer, and returns it.
 ///

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, tcp};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// A request or an answer, as far as it came.
 #[derive(Clone, Debug)]
@@ -56,6 +56,31 @@ pub async fn ask(address: SocketAddr, request: &[u8]) -> io::Result<Message> {
         assert!(rest.is_empty(), "{answer:?} is followed by {rest:?}");
     }
     Ok(answer)
+}
+
+/// Sends a request that may be refused before all of it has come, and reads the answer, which must be
+/// there for a peer that goes on sending.
+///
+/// A peer that has stood still for longer than that is waited for may find a reset instead, and asks
+/// again.
+///
+/// # Panics
+/// When there is no answer.
+pub async fn told_early(address: SocketAddr, request: &[u8]) -> Message {
+    loop {
+        let before = Instant::now();
+        let connection = Connection::open(address).await.unwrap();
+        match connection.send_and_receive(request).await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                let start = String::from_utf8_lossy(&request[..request.len().min(80)]);
+                assert!(
+                    before.elapsed() > WAITED_FOR,
+                    "no answer to {start:?}: {error}"
+                );
+            }
+        }
+    }
 }
 
 /// Asks for a path of the server itself.
@@ -225,12 +250,16 @@ impl Connection {
         self.buffer.split().to_vec()
     }
 
-    /// Whether the peer has closed the connection, as far as one can see without waiting.
+    /// Whether the peer has closed the connection, as far as one can see without waiting. What it
+    /// said before is lost.
     pub fn is_closed(&self) -> bool {
-        let mut probe = [0];
-        match self.stream.try_read(&mut probe) {
-            Ok(count) => count == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        let mut said = [0; 1024];
+        loop {
+            match self.stream.try_read(&mut said) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            }
         }
     }
 
@@ -378,3 +407,6 @@ fn chunk_size(buffer: &mut BytesMut) -> io::Result<Option<u64>> {
     buffer.advance(end);
     Ok(Some(size))
 }
+
+/// How long a proxy takes in what comes behind its answer.
+const WAITED_FOR: Duration = Duration::from_secs(2);

@@ -72,7 +72,8 @@ impl Request {
 
     /// Sends these bytes. Dropping a request instead closes its connection.
     pub(crate) fn reply(self, bytes: impl Into<Vec<u8>>) {
-        self.reply.send(Reply::More(bytes.into())).unwrap();
+        // A client that has given it up meanwhile hears nothing.
+        self.reply.send(Reply::More(bytes.into())).ok();
     }
 
     /// Sends these bytes and ends the connection.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::peers::{Peer, Proxy};
-use crate::support::{Client, recording, scrape, time_passes, without_time};
+use crate::support::{Client, recording, scrape, time_passes, with_more_time, without_time};
 
 #[tokio::test]
 async fn a_scrape_goes_to_the_target_and_its_answer_back() {
@@ -20,7 +20,9 @@ async fn a_scrape_goes_to_the_target_and_its_answer_back() {
         )
     );
     assert_eq!(poll.text(), "node");
-    poll.reply(recording("fork/03-proxy-to-client.poll-response.bin"));
+    poll.reply(with_more_time(&recording(
+        "fork/03-proxy-to-client.poll-response.bin",
+    )));
 
     let pull = target.next().await;
     assert!(
@@ -36,10 +38,10 @@ async fn a_scrape_goes_to_the_target_and_its_answer_back() {
             .unwrap()
             .starts_with("application/openmetrics-text;")
     );
-    // Of the two seconds, twice a tenth is kept for the way back.
+    // Of the nine seconds, twice half a one is kept for the way back.
     let time = pull.header("x-prometheus-scrape-timeout-seconds").unwrap();
     let time: f64 = time.parse().unwrap();
-    assert!(time > 1.0 && time <= 1.6, "{time}");
+    assert!(time > 1.6 && time <= 8.0, "{time}");
     assert_eq!(pull.header("id"), None);
     pull.reply(
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\
@@ -73,7 +75,7 @@ async fn recorded_instructions_of_both_go_proxies_are_carried_out() {
     let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
     for line in ["fork", "upstream"] {
         let name = format!("{line}/03b-proxy-to-client.poll-response-params-basicauth.bin");
-        proxy.poll().await.reply(recording(&name));
+        proxy.poll().await.reply(with_more_time(&recording(&name)));
         let pull = target.next().await;
         assert!(
             pull.head

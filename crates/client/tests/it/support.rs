@@ -8,6 +8,7 @@ use pushprox_client::cli::Args;
 use pushprox_client::config::Config;
 use pushprox_daemon::logging::{self, LogArgs, LogFormat, LogLevel};
 use pushprox_daemon::{Shutdown, cli};
+use pushprox_testkit::wait::SOON;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -18,7 +19,7 @@ use tracing::subscriber::NoSubscriber;
 
 /// Waits for what must come, and fails where it does not.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), what)
+    tokio::time::timeout(SOON, what)
         .await
         .expect("what was waited for did not come")
 }
@@ -140,6 +141,15 @@ pub(crate) fn recording(name: &str) -> Vec<u8> {
         env!("CARGO_MANIFEST_DIR")
     );
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// A recorded scrape that has seven seconds more than it had, for a machine that stands still.
+pub(crate) fn with_more_time(recording: &[u8]) -> Vec<u8> {
+    let text = std::str::from_utf8(recording).unwrap();
+    let time = "X-Prometheus-Scrape-Timeout-Seconds: ";
+    assert!(text.contains(&format!("{time}2\r\n")), "{text}");
+    text.replace(&format!("{time}2"), &format!("{time}9"))
+        .into()
 }
 
 /// Takes the time that is left, which differs from run to run, out of a push, and puts the headers

@@ -1,13 +1,11 @@
 //! The command: once, its exit codes, its three modes, its end.
 
-use std::time::Duration;
-
 use pushprox_testkit::process;
 use pushprox_testkit::wait::until;
 use pushprox_testkit::wire;
 
 use crate::support::api::{ENDPOINTS, SLICES};
-use crate::support::bench::{Bench, SOON};
+use crate::support::bench::{Bench, Discovery, SOON};
 use crate::support::mounts::with_mounts;
 use crate::support::roster::Roster;
 
@@ -180,25 +178,25 @@ async fn it_stops_at_once_whatever_it_waits_for() {
     bench.service("web", &[(one.address(), true)]);
     bench.reloads.go_away().await;
     bench.api.faults(|faults| faults.hangs = true);
-    let mut discovery = bench.start(&[]).await;
+    let discovery = bench.start(&[]).await;
     discovery.daemon.terminate();
-    let status = discovery.daemon.ended(Duration::from_secs(3)).await;
-    assert!(status.success());
+    ended_at_once(discovery).await;
 
     bench.api.faults(|faults| faults.hangs = false);
-    let mut discovery = bench.start(&[]).await;
+    let discovery = bench.start(&[]).await;
     until("asked", SOON, async || {
         (!one.requests().is_empty()).then_some(())
     })
     .await;
     discovery.daemon.interrupt();
-    assert!(
-        discovery
-            .daemon
-            .ended(Duration::from_secs(3))
-            .await
-            .success()
-    );
+    ended_at_once(discovery).await;
+}
+
+/// Waits for the end of a discovery that was told to end. It must not be the grace period's doing.
+async fn ended_at_once(mut discovery: Discovery) {
+    assert!(discovery.daemon.ended(SOON).await.success());
+    let given_up = discovery.daemon.lines_with(&["the grace period is over"]);
+    assert_eq!(given_up, [""; 0]);
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ async fn clients_come_and_go() {
         .metric_is("clients", |clients| clients == 3.0)
         .await;
     assert_eq!(bench.reloads.seen().len(), 1, "SD files need no reload");
-    assert_eq!(discovery.page("/-/ready").await, 200);
+    discovery.is_ready().await;
     discovery.stop().await;
 }
 
@@ -40,9 +40,7 @@ async fn proxies_come_and_go() {
     let bench = Bench::new().await;
     let (one, two) = (Roster::of(&["a"]).await, Roster::of(&["b"]).await);
     let discovery = bench.start(&[]).await;
-    discovery
-        .metric_is("last_success_timestamp_seconds", |time| time > 0.0)
-        .await;
+    discovery.has_published().await;
     assert!(bench.clients().is_empty());
 
     bench.service("web", &[(one.address(), true), (two.address(), false)]);
@@ -146,9 +144,7 @@ async fn a_client_of_several_proxies_appears_once_and_moves_only_when_its_proxy_
     // Another run knows where it was.
     first.stop().await;
     let second = bench.start(&[]).await;
-    second
-        .metric_is("last_success_timestamp_seconds", |time| time > 0.0)
-        .await;
+    second.has_published().await;
     bench
         .clients_are(&[
             (one.address(), &["a", "only-one"]),
@@ -194,9 +190,7 @@ async fn a_proxy_that_fails_keeps_its_last_good_answer_also_over_a_restart() {
     discovery.stop().await;
     bad.fails("503 Service Unavailable");
     let again = bench.start(&[]).await;
-    again
-        .metric_is("last_success_timestamp_seconds", |time| time > 0.0)
-        .await;
+    again.has_published().await;
     bench.clients_are(&both).await;
     // Until it is gone from Kubernetes.
     bench
@@ -216,14 +210,14 @@ async fn an_empty_answer_does_not_wipe_the_targets_until_it_has_lasted() {
     proxy.lists(&[]);
     let asked = proxy.requests().len();
     until("asked some more", SOON, async || {
-        (proxy.requests().len() > asked + 4).then_some(())
+        (proxy.requests().len() > asked + 2).then_some(())
     })
     .await;
     bench.clients_are(&[(proxy.address(), &["a"])]).await;
     proxy.lists(&["b"]);
     bench.clients_are(&[(proxy.address(), &["a", "b"])]).await;
     // Then it is believed.
-    until("only b", Duration::from_secs(60), async || {
+    until("only b", Duration::from_secs(120), async || {
         (bench.clients()[&proxy.address().to_string()] == ["b"]).then_some(())
     })
     .await;
@@ -345,9 +339,7 @@ async fn nothing_is_written_while_nothing_changes() {
     bench.service("web", &[(proxy.address(), true)]);
     let discovery = bench.start(&[]).await;
     bench.clients_are(&[(proxy.address(), &["a"])]).await;
-    discovery
-        .metric_is("last_success_timestamp_seconds", |time| time > 0.0)
-        .await;
+    discovery.has_published().await;
     let times = || {
         let files = bench
             .sd_files()

@@ -94,7 +94,6 @@ async fn a_pass_is_cheap_memory_is_bounded_and_one_change_changes_one_file() {
             .filter(|clients| *clients == total + 1.0)
     })
     .await;
-    rounds(1).await;
     let changed = |before: &BTreeMap<PathBuf, SystemTime>| {
         let after = times(&bench);
         assert_eq!(after.len(), before.len());
@@ -104,6 +103,11 @@ async fn a_pass_is_cheap_memory_is_bounded_and_one_change_changes_one_file() {
             .map(|(path, _)| path)
             .collect::<Vec<_>>()
     };
+    until("its file written", all, async || {
+        (!changed(&before).is_empty()).then_some(())
+    })
+    .await;
+    rounds(1).await;
     let files = changed(&before);
     assert_eq!(files.len(), 1, "{files:?}");
     assert!(

@@ -113,6 +113,7 @@ const REQUEST: u32 = 16 + 56;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pushprox_testkit::wait::{SOON, until};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
@@ -132,7 +133,10 @@ mod tests {
             let link = Link::of(&end).unwrap();
             end.write_all(b"abc").await.unwrap();
             peer.read_exact(&mut [0; 3]).await.unwrap();
-            assert_eq!(link.is_acknowledged(), Some(true), "{address}");
+            until("the acknowledgement", SOON, async || {
+                (link.is_acknowledged() == Some(true)).then_some(())
+            })
+            .await;
             // A peer that takes nothing lets the rest lie.
             let all = vec![0; 16 << 20];
             let wrote =

@@ -61,6 +61,7 @@ mod tests {
 
     use pushprox_protocol::ScrapeId;
     use pushprox_protocol::message::request::Scrape;
+    use pushprox_testkit::wait::{SOON, until};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
@@ -79,6 +80,11 @@ mod tests {
         if reads {
             end.write_all(&all).await.unwrap();
             peer.read_exact(&mut vec![0; bytes]).await.unwrap();
+            let link = Link::of(&end).unwrap();
+            until("the acknowledgement", SOON, async || {
+                (link.is_acknowledged() == Some(true)).then_some(())
+            })
+            .await;
         } else {
             let wrote = timeout(Duration::from_millis(200), end.write_all(&all)).await;
             assert!(wrote.is_err());

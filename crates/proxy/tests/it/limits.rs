@@ -33,10 +33,7 @@ impl Proxy {
     /// Waits until a limit has been hit so many times.
     async fn hit(&self, limit: &str, times: f64) {
         let line = format!("pushprox_limit_hits_total{{limit=\"{limit}\"}}");
-        until(&format!("{times} hits of {limit}"), SOON, async || {
-            (self.metric(&line).await == Some(times)).then_some(())
-        })
-        .await;
+        self.metric_is(&line, times).await;
     }
 
     /// A scrape from end to end, which has nothing to do with any limit.
@@ -329,7 +326,9 @@ async fn a_push_that_stops_breaks_both_ends() {
 
 #[tokio::test]
 async fn a_push_that_goes_on_slowly_is_passed_on() {
-    let proxy = limited().await;
+    let mut limits = small();
+    limits.limits.progress_timeout = Duration::from_secs(6);
+    let proxy = start_with(limits).await;
     let mut poll = proxy.park("well").await;
     let mut scrape = proxy.scrape("http://well/", 60.0).await;
     let given = instruction(&mut poll).await;
@@ -340,7 +339,7 @@ async fn a_push_that_goes_on_slowly_is_passed_on() {
     slow.send(start).await.unwrap();
     // Longer than may pass without a byte, in all.
     for byte in rest {
-        pushprox_testkit::wait::idle(Duration::from_millis(300)).await;
+        pushprox_testkit::wait::idle(Duration::from_secs(2)).await;
         slow.send(&[*byte]).await.unwrap();
     }
     assert_eq!(scrape.receive().await.unwrap().text(), "slowly");

@@ -1,12 +1,14 @@
 //! More connections than there may be: whoever is there is served, the newest are turned away, and
 //! all is well once there is room again.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use pushprox_testkit::process::command;
 use pushprox_testkit::pushprox;
 use pushprox_testkit::wait::{SOON, until};
 use pushprox_testkit::wire::{Connection, ask, get, scrape_request};
+use tokio::time::Instant;
 
 use crate::support::{Proxy, answer, config, instruction, poll, push, start_with};
 
@@ -18,7 +20,7 @@ struct Legs {
 }
 
 impl Legs {
-    async fn open(address: std::net::SocketAddr) -> Self {
+    async fn open(address: SocketAddr) -> Self {
         let open = async || Connection::open(address).await.unwrap();
         let mut legs = Self {
             poll: open().await,
@@ -40,6 +42,16 @@ impl Legs {
         assert_eq!(self.scrape.receive().await.unwrap().text(), text);
         assert_eq!(self.push.receive().await.unwrap().status(), 200);
     }
+}
+
+/// Waits until a probe is answered.
+async fn hears_again(address: SocketAddr) {
+    until("it hears again", SOON, async || {
+        let request = "GET /-/healthy HTTP/1.1\r\nHost: p\r\nConnection: close\r\n\r\n";
+        let answer = ask(address, request.as_bytes()).await.ok()?;
+        (answer.status() == 200).then_some(())
+    })
+    .await;
 }
 
 async fn crowded() -> (Proxy, Legs) {
@@ -114,19 +126,15 @@ async fn a_flood_of_silent_connections_does_not_keep_it_from_accepting() {
     assert_eq!(refused.status(), 503);
     legs.serve("meanwhile").await;
     drop(silent);
-    until("it hears again", SOON, async || {
-        let request = "GET /-/healthy HTTP/1.1\r\nHost: p\r\nConnection: close\r\n\r\n";
-        let answer = ask(proxy.address, request.as_bytes()).await.ok()?;
-        (answer.status() == 200).then_some(())
-    })
-    .await;
+    hears_again(proxy.address).await;
 }
 
 #[tokio::test]
 async fn few_open_files_bound_the_connections_by_themselves() {
     let mut limited = command("sh");
     limited.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\"", PROGRAM, LISTEN]);
-    let proxy = pushprox::Proxy::run(limited).await;
+    let begun = Instant::now();
+    let mut proxy = pushprox::Proxy::run(limited).await;
     let mut legs = Legs::open(proxy.address).await;
     let mut crowd = Vec::new();
     for _ in 0..200 {
@@ -143,7 +151,8 @@ async fn few_open_files_bound_the_connections_by_themselves() {
     .await;
     legs.serve("meanwhile").await;
     assert!(proxy.daemon.descriptors() < 64);
-    assert_eq!(get(proxy.address, "/-/healthy").await.status(), 200);
+    // Those that are told have the places for a hearing until they have gone.
+    hears_again(proxy.address).await;
     drop(crowd);
     until("it takes new ones", SOON, async || {
         let mut connection = Connection::open(proxy.address).await.unwrap();
@@ -155,14 +164,16 @@ async fn few_open_files_bound_the_connections_by_themselves() {
         (answer.status() == 204).then_some(())
     })
     .await;
+    proxy.daemon.line(&["too many connections"]).await;
     let told = proxy.daemon.lines_with(&["too many connections"]);
-    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told.len() <= most_told(begun), "{told:?}");
 }
 
 #[tokio::test]
 async fn a_process_that_is_out_of_files_serves_whom_it_has_and_recovers() {
     let mut unlimited = command(PROGRAM);
     unlimited.arg(LISTEN);
+    let begun = Instant::now();
     let mut proxy = pushprox::Proxy::run(unlimited).await;
     let mut legs = Legs::open(proxy.address).await;
     let mut crowd = Vec::new();
@@ -187,7 +198,12 @@ async fn a_process_that_is_out_of_files_serves_whom_it_has_and_recovers() {
     drop(crowd);
     assert_eq!(waits.receive().await.unwrap().status(), 204);
     let told = proxy.daemon.lines_with(&["cannot accept connections"]);
-    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told.len() <= most_told(begun), "{told:?}");
+}
+
+/// How often a shortage may have been told: it counts as another when there was none for 30 s.
+fn most_told(begun: Instant) -> usize {
+    1 + usize::try_from(begun.elapsed().as_secs() / 30).unwrap()
 }
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_proxy");

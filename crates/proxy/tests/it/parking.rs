@@ -1,6 +1,10 @@
 //! What a client may do while its poll is parked.
 
-use std::time::Duration;
+use pushprox_testkit::process::command;
+use pushprox_testkit::pushprox;
+use pushprox_testkit::rest::Rest;
+use pushprox_testkit::wait::SOON;
+use pushprox_testkit::wire::{Connection, scrape_request};
 
 use crate::support::{answer, instruction, poll, push, start};
 
@@ -128,21 +132,22 @@ async fn a_client_that_leaves_in_the_very_moment_of_its_poll_is_handed_nothing()
 
 #[tokio::test]
 async fn nothing_of_a_connection_stays_behind() {
-    let proxy = start().await;
-    let before = descriptors();
+    // In a process of its own: in this one other tests have descriptors too.
+    let mut program = command(env!("CARGO_BIN_EXE_proxy"));
+    program.arg("--web.listen-address=127.0.0.1:0");
+    let proxy = pushprox::Proxy::run(program).await;
+    let rest = Rest::of(&proxy.daemon);
+    let say = async |request: &[u8]| {
+        let mut connection = Connection::open(proxy.address).await.unwrap();
+        connection.send(request).await.unwrap();
+        connection
+    };
     for _ in 0..20 {
-        let polls = [proxy.park("a").await, proxy.park("b").await];
+        let polls = [say(&poll("a", "")).await, say(&poll("b", "")).await];
+        proxy.registered("a").await;
+        proxy.registered("b").await;
         drop(polls);
-        drop(proxy.scrape("http://none/", 30.0).await);
+        drop(say(&scrape_request("http://none/", 30.0, "")).await);
     }
-    pushprox_testkit::wait::until(
-        "descriptors are back at rest",
-        Duration::from_secs(20),
-        async || (descriptors() <= before).then_some(()),
-    )
-    .await;
-}
-
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
+    rest.descriptors_return(&proxy.daemon, SOON).await;
 }

@@ -22,10 +22,8 @@ async fn a_poll_that_prefers_a_wait_ends_with_204_in_that_time() {
         .await
         .unwrap();
     assert_eq!(connection.receive().await.unwrap().status(), 204);
-    let ended = proxy
-        .metric("pushprox_http_requests_total{code=\"204\",path=\"/poll\"}")
-        .await;
-    assert_eq!(ended, Some(2.0));
+    let ended = "pushprox_http_requests_total{code=\"204\",path=\"/poll\"}";
+    proxy.metric_is(ended, 2.0).await;
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ async fn of_a_hundred_thousand_polls_and_scrapes_none_is_lost() {
     }
     let answered = r#"pushprox_http_requests_total{code="200",path="/poll"}"#;
     let polls = f64::from(CLIENTS * ROUNDS);
-    assert_eq!(proxy.metric(answered).await, Some(polls));
+    proxy.metric_is(answered, polls).await;
 }
 
 /// A client with one connection: the next poll goes out behind the push.

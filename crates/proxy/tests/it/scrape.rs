@@ -60,6 +60,7 @@ async fn credentials_for_the_proxy_stop_there_and_those_for_the_target_pass() {
 #[tokio::test]
 async fn the_time_that_is_left_goes_on_to_the_client() {
     let proxy = start().await;
+    let before = Instant::now();
     let mut scrape = proxy.scrape("http://node/metrics", 9.5).await;
     let mut poll = proxy.park("node").await;
     let given = instruction(&mut poll).await;
@@ -70,7 +71,8 @@ async fn the_time_that_is_left_goes_on_to_the_client() {
         .unwrap()
         .parse()
         .unwrap();
-    assert!(left > 8.0 && left <= 9.5, "{left}");
+    let least = 9.4 - before.elapsed().as_secs_f64();
+    assert!(left > least && left <= 9.5, "{left}");
     proxy.push(answer(&given.id, "late")).await;
     assert_eq!(scrape.receive().await.unwrap().text(), "late");
 }
@@ -91,7 +93,7 @@ async fn each_failure_has_its_status_and_tells_its_reason() {
     assert!(
         taken
             .reason()
-            .starts_with("client node:9100 took the scrape and did not answer within 4"),
+            .starts_with("client node:9100 took the scrape and did not answer within "),
         "{}",
         taken.reason()
     );
@@ -132,8 +134,8 @@ async fn each_failure_has_its_status_and_tells_its_reason() {
         assert_eq!((answer.status(), answer.reason()), (status, reason));
     }
     let proxied = |code| format!("pushproxy_proxied_requests_total{{code=\"{code}\"}}");
-    assert_eq!(proxy.metric(&proxied(504)).await, Some(2.0));
-    assert_eq!(proxy.metric(&proxied(503)).await, Some(1.0));
+    proxy.metric_is(&proxied(504), 2.0).await;
+    proxy.metric_is(&proxied(503), 1.0).await;
 }
 
 #[tokio::test]
@@ -152,17 +154,21 @@ async fn unusable_and_long_times_are_bounded_by_the_flags() {
     config.scrape_timeouts.default = Duration::from_millis(300);
     config.scrape_timeouts.max = Duration::from_millis(600);
     let proxy = start_with(config).await;
+    // A scrape of a registered name waits for a poll as long as it may.
+    let mut poll = proxy.park_with("node", "Prefer: wait=1\r\n").await;
+    assert_eq!(poll.receive().await.unwrap().status(), 204);
     for (time, at_least) in [("NaN", 250), ("-1", 250), ("0", 250), ("3600", 500)] {
         let request = format!(
-            "GET http://none/ HTTP/1.1\r\nHost: none\r\nConnection: close\r\n\
+            "GET http://node/ HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\
              X-Prometheus-Scrape-Timeout-Seconds: {time}\r\n\r\n"
         );
         let before = Instant::now();
         let answer = ask(proxy.address, request.as_bytes()).await.unwrap();
-        assert_eq!(answer.status(), 503);
+        assert_eq!(answer.status(), 504);
         let took = before.elapsed();
         assert!(took >= Duration::from_millis(at_least), "{time}: {took:?}");
-        assert!(took < Duration::from_secs(4), "{time}: {took:?}");
+        // By default it would be ten seconds.
+        assert!(took < Duration::from_secs(8), "{time}: {took:?}");
     }
 }
 

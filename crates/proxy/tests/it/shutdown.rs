@@ -6,11 +6,18 @@ use pushprox_testkit::wait::{SOON, until};
 use pushprox_testkit::wire::{Connection, get};
 use tokio::time::timeout;
 
-use crate::support::{answer, config, instruction, push, start, start_with};
+use crate::support::{Proxy, answer, config, instruction, push, start_with};
+
+/// A proxy that does not end because its grace period does.
+async fn patient() -> Proxy {
+    let mut config = config();
+    config.shutdown_grace_period = Duration::from_secs(3_600);
+    start_with(config).await
+}
 
 #[tokio::test]
 async fn parked_polls_end_by_closing_and_waiting_scrapes_are_told() {
-    let proxy = start().await;
+    let proxy = patient().await;
     let mut poll = proxy.park("node").await;
     let mut waits = proxy.scrape("http://other/metrics", 30.0).await;
     pushprox_testkit::wait::idle(Duration::from_millis(100)).await;
@@ -21,16 +28,13 @@ async fn parked_polls_end_by_closing_and_waiting_scrapes_are_told() {
         (answer.status(), answer.reason()),
         (503, "proxy is shutting down")
     );
-    timeout(Duration::from_secs(5), proxy.ended)
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(SOON, proxy.ended).await.unwrap().unwrap();
     assert!(Connection::open(proxy.address).await.is_err());
 }
 
 #[tokio::test]
 async fn a_scrape_in_hand_is_finished_even_over_a_new_connection() {
-    let proxy = start().await;
+    let proxy = patient().await;
     let mut poll = proxy.park("node").await;
     let mut scrape = proxy.scrape("http://node/metrics", 10.0).await;
     let given = instruction(&mut poll).await;
@@ -45,10 +49,7 @@ async fn a_scrape_in_hand_is_finished_even_over_a_new_connection() {
         .await
         .unwrap();
     assert_eq!(scrape.receive().await.unwrap().text(), "last");
-    timeout(Duration::from_secs(5), proxy.ended)
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(SOON, proxy.ended).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -65,15 +66,12 @@ async fn the_grace_period_ends_what_does_not() {
         (answer.status(), answer.reason()),
         (503, "proxy is shutting down")
     );
-    timeout(Duration::from_secs(10), proxy.ended)
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(SOON, proxy.ended).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn half_a_request_does_not_hold_the_proxy_up() {
-    let proxy = start().await;
+    let proxy = patient().await;
     let mut halves = Vec::new();
     for half in [
         "POST /poll HTTP/1.1\r\nHost: p\r\nContent-Length: 5\r\n\r\na",
@@ -88,9 +86,5 @@ async fn half_a_request_does_not_hold_the_proxy_up() {
     // A request of its own, behind the others in the proxy's one thread.
     get(proxy.address, "/-/healthy").await;
     proxy.shutdown.begin();
-    // The grace period is ten seconds.
-    timeout(Duration::from_secs(5), proxy.ended)
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(SOON, proxy.ended).await.unwrap().unwrap();
 }

@@ -6,7 +6,7 @@ use pushprox_daemon::Shutdown;
 use pushprox_daemon::listen::ListenAddress;
 use pushprox_proxy::{Config, run};
 use pushprox_testkit::wait::{SOON, until};
-use pushprox_testkit::wire::{Connection, Message, get, scrape_request};
+use pushprox_testkit::wire::{Connection, Message, get, scrape_request, told_early};
 use tokio::task::JoinHandle;
 
 /// A proxy on a port of its own, which ends with the test.
@@ -51,8 +51,7 @@ impl Proxy {
 
     /// Sends one request and receives its answer.
     pub(crate) async fn ask(&self, request: impl AsRef<[u8]>) -> Message {
-        let connection = self.connect().await;
-        connection.send_and_receive(request.as_ref()).await.unwrap()
+        told_early(self.address, request.as_ref()).await
     }
 
     /// Parks a poll as this project's client sends it.
@@ -104,6 +103,14 @@ impl Proxy {
     pub(crate) async fn metric(&self, line: &str) -> Option<f64> {
         let text = get(self.address, "/metrics").await.text();
         pushprox_testkit::pushprox::metric(&text, line)
+    }
+
+    /// Waits until a metric has this value: an answer is counted when it has gone out.
+    pub(crate) async fn metric_is(&self, line: &str, value: f64) {
+        until(&format!("{line} at {value}"), SOON, async || {
+            (self.metric(line).await == Some(value)).then_some(())
+        })
+        .await;
     }
 }
 

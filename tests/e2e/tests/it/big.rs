@@ -17,7 +17,7 @@ async fn two_hundred_megabytes_stream_through_in_little_memory() {
         let client = Client::start(&proxy.url(), &target.url("/"), "big.test", &[]);
         proxy.registered("big.test").await;
         // A first scrape, so that what is set up once is not counted.
-        proxy.scrape("http://big.test/?small", 5.0).await;
+        proxy.scrape("http://big.test/?small", 30.0).await;
         let rest = [proxy.daemon.memory(), client.daemon.memory()];
 
         let mut scrape = scrape(&proxy).await;
@@ -125,7 +125,7 @@ async fn flood(chunked: bool) -> (Target, Arc<AtomicUsize>) {
 
 async fn scrape(proxy: &Proxy) -> Connection {
     let mut connection = Connection::open(proxy.address).await.unwrap();
-    let request = scrape_request("http://big.test/", 60.0, "");
+    let request = scrape_request("http://big.test/", 290.0, "");
     connection.send(&request).await.unwrap();
     connection
 }

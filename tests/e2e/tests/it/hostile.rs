@@ -6,7 +6,7 @@ use std::time::Duration;
 use pushprox_testkit::pushprox::{Client, Proxy};
 use pushprox_testkit::target::Target;
 use pushprox_testkit::wait::{SOON, until};
-use pushprox_testkit::wire::{Connection, Message};
+use pushprox_testkit::wire::{Connection, Message, told_early};
 use tokio::task::JoinSet;
 
 #[tokio::test]
@@ -37,14 +37,12 @@ async fn bad_polls_are_refused_with_the_reason() {
         let request = post("/poll", body);
         let (address, what, part) = (proxy.address, what.to_owned(), part.to_owned());
         polls.spawn(async move {
-            let connection = Connection::open(address).await.unwrap();
-            let answer = connection.send_and_receive(&request).await;
+            let answer = told_early(address, &request).await;
             (what, part, answer)
         });
     }
     while let Some(done) = polls.join_next().await {
         let (what, part, answer) = done.unwrap();
-        let answer = answer.unwrap_or_else(|error| panic!("{what}: no answer: {error}"));
         assert_refused(&what, &answer, &part);
         assert!(
             answer.body.len() < 1000,
@@ -113,9 +111,7 @@ async fn bad_pushes_are_refused_with_the_reason() {
     ];
     let proxy = Proxy::start(&[]).await;
     for (what, body, expected) in bodies {
-        let connection = Connection::open(proxy.address).await.unwrap();
-        let answer = connection.send_and_receive(&post("/push", &body)).await;
-        let answer = answer.unwrap_or_else(|error| panic!("{what}: no answer: {error}"));
+        let answer = told_early(proxy.address, &post("/push", &body)).await;
         assert_refused(what, &answer, "");
         assert!(expected.contains(&answer.status()), "{what}: {answer:?}");
     }
@@ -233,7 +229,7 @@ async fn unusable_scrape_times_count_as_the_default() {
             (value, answer.unwrap())
         });
     }
-    let limit = tokio::time::timeout(Duration::from_secs(10), async {
+    let limit = tokio::time::timeout(SOON, async {
         while let Some(done) = scrapes.join_next().await {
             let (value, answer) = done.unwrap();
             assert_eq!(answer.status(), 503, "{value}: {answer:?}");
@@ -295,15 +291,17 @@ async fn thousands_of_unknown_names_and_ids_leave_no_memory_behind() {
         proxy.daemon.memory()
     };
     // What the most connections at once have cost stays with the allocator, so that comes first.
-    let first = flood(0, 10, 200).await;
-    let mut last = first;
-    for round in 1..5 {
-        last = flood(round, 20, 50).await;
+    let mut memory = vec![flood(0, 10, 200).await];
+    for round in 1.. {
+        memory.push(flood(round, 20, 50).await);
+        // Of 12,000 requests nothing stays. On a machine that stands still more of them may be there
+        // at once than ever before; a leak goes on.
+        let is_flat = |four: &[u64]| four[4] < four[0] + 2 * 1024;
+        if memory.windows(5).any(is_flat) {
+            break;
+        }
+        assert!(memory.len() < 16, "KiB at rest: {memory:?}");
     }
-    assert!(
-        last < first + 2 * 1024,
-        "{first} KiB before 12,000 requests, {last} KiB after them"
-    );
     assert_healthy(&proxy).await;
 }
 

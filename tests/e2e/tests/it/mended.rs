@@ -29,7 +29,9 @@ fn scrapes_succeed_after_a_cut_of_twenty_seconds() {
 #[test]
 fn scrapes_succeed_after_a_cut_of_more_than_a_minute() {
     if let Some(network) = enter("scrapes_succeed_after_a_cut_of_more_than_a_minute") {
-        runtime().block_on(cut_and_mend(network, Duration::from_secs(65)));
+        // Twenty minutes are as good, for who can wait.
+        let seconds = std::env::var("CUT_SECONDS").map_or(65, |text| text.parse().unwrap());
+        runtime().block_on(cut_and_mend(network, Duration::from_secs(seconds)));
     }
 }
 
@@ -52,7 +54,7 @@ async fn cut_and_mend(mut network: Network, cut: Duration) {
     let mut rest = Vec::new();
     for remote in remotes {
         remote.is_far_away(switch).await;
-        assert_eq!(remote.scrape(&proxy, 5.0).await.status(), 200);
+        assert_eq!(remote.scrape(&proxy, 20.0).await.status(), 200);
         rest.push(remote.client.daemon.descriptors());
     }
 
@@ -70,28 +72,29 @@ async fn cut_and_mend(mut network: Network, cut: Duration) {
         let (answer, ()) = join!(answer, cutting);
         assert_eq!(answer.status(), 504, "{answer:?}");
     };
-    let asked = async {
-        idle(cut / 4).await;
-        soon.scrape(&proxy, 1.0).await
+    let asked = async |remote: &Remote, after| {
+        idle(after).await;
+        let answer = remote.scrape(&proxy, 1.0).await;
+        // In the end the proxy forgets the name too.
+        let status = if after < REGISTRATION { 504 } else { 503 };
+        assert_eq!(answer.status(), status, "{answer:?}");
     };
-    let asked_late = async {
-        idle(cut / 2).await;
-        late.scrape(&proxy, 1.0).await
-    };
-    let ((), for_soon, for_late, ()) = join!(frozen, asked, asked_late, idle(cut));
-    for answer in [for_soon, for_late] {
-        assert_eq!(answer.status(), 504, "{answer:?}");
-    }
+    join!(
+        frozen,
+        asked(&soon, cut / 5),
+        asked(&late, cut / 2),
+        idle(cut)
+    );
 
     for remote in remotes {
         remote.host.mend();
     }
     idle(Duration::from_secs(5)).await;
     let answers = join!(
-        quiet.scrape(&proxy, 2.0),
-        soon.scrape(&proxy, 2.0),
-        late.scrape(&proxy, 2.0),
-        pulling.scrape(&proxy, 2.0),
+        quiet.scrape(&proxy, 5.0),
+        soon.scrape(&proxy, 5.0),
+        late.scrape(&proxy, 5.0),
+        pulling.scrape(&proxy, 5.0),
     );
     for answer in [answers.0, answers.1, answers.2, answers.3] {
         assert_eq!(answer.status(), 200, "{}", answer.reason());
@@ -103,7 +106,11 @@ async fn cut_and_mend(mut network: Network, cut: Duration) {
         })
         .await;
         let warnings = remote.client.daemon.lines_with(&["poll failed"]);
-        assert!(warnings.len() <= 4, "{warnings:#?}");
+        // Some at first, and one in each minute.
+        assert!(
+            warnings.len() as u64 <= 3 + cut.as_secs() / 60,
+            "{warnings:#?}"
+        );
     }
     // A poll, and a connection that a push has left.
     until("the proxy's connections of before", DEAD, async || {
@@ -134,6 +141,9 @@ fn a_name_that_leads_elsewhere_is_looked_up_again() {
             .arg(binary("client").as_std().get_program())
             .arg(format!("--proxy-url=http://proxy.test:{port}/"))
             .arg(format!("--pull-url={}", target.url("/")))
+            // It is back in less than the time for which the proxy waits for a name that it does not
+            // know.
+            .arg("--proxy.retry.max-wait=1s")
             .args(["--fqdn=moves.test", "--metrics-addr="]);
         let mut client = Client::run(client);
         let line = client.daemon.line(&["its host name has no address"]).await;
@@ -142,8 +152,11 @@ fn a_name_that_leads_elsewhere_is_looked_up_again() {
         for address in ["127.0.0.1", "127.0.0.2"] {
             let mut proxy = Proxy::start_at(&format!("{address}:{port}"), &[]).await;
             resolve(address);
-            let answer = proxy.scrape("http://moves.test/", 10.0).await;
-            assert_eq!(answer.text(), "here", "{answer:?}");
+            until("an answer from there", SOON, async || {
+                let answer = proxy.scrape("http://moves.test/", 10.0).await;
+                (answer.text() == "here").then_some(())
+            })
+            .await;
             proxy.daemon.kill();
             proxy.daemon.ended(SOON).await;
         }
@@ -199,5 +212,8 @@ fn enter(test: &str) -> Option<Network> {
     Network::enter(module_path!(), test)
 }
 
+/// The proxy's `--registration.timeout`.
+const REGISTRATION: Duration = Duration::from_secs(300);
+
 /// The most that either side takes to give a connection up: 45 s, and some time on top.
-const DEAD: Duration = Duration::from_secs(60);
+const DEAD: Duration = Duration::from_secs(120);

@@ -141,7 +141,7 @@ impl Account {
     /// Waits until that many more scrapes were answered as they should.
     async fn another(&self, count: u64) {
         let goal = self.right.load(Ordering::SeqCst) + count;
-        until("good scrapes", Duration::from_secs(60), async || {
+        until("good scrapes", Duration::from_secs(300), async || {
             (self.right.load(Ordering::SeqCst) >= goal).then_some(())
         })
         .await;

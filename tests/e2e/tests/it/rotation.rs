@@ -1,6 +1,7 @@
 //! Certificates are replaced while scrapes go on.
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -38,14 +39,14 @@ async fn no_scrape_is_lost_while_every_certificate_is_replaced() {
     let node = folder.issue("node.test");
     let scraper = folder.issue("prometheus.test");
     let client = folder.client(&proxy, &node, "node.test", &target.url("/"));
-    let flags = Mutex::new(scraper.flags("--proxy-"));
-    let first = flags.lock().clone();
+    let first = Arc::new(scraper.flags("--proxy-"));
+    let flags = Mutex::new(Arc::clone(&first));
     folder.scraped(&proxy, "http://node.test/", &first).await;
 
     let (done, scrapes) = (AtomicBool::new(false), AtomicUsize::new(0));
     let scrape = async || {
         while !done.load(Ordering::Relaxed) {
-            let shown = flags.lock().clone();
+            let shown = Arc::clone(&flags.lock());
             let answer = folder.scrape(&proxy, "http://node.test/", &shown).await;
             assert!(answer.stdout.ends_with("\r\n\r\nx 1\n"), "{answer:?}");
             scrapes.fetch_add(1, Ordering::Relaxed);
@@ -68,9 +69,13 @@ async fn no_scrape_is_lost_while_every_certificate_is_replaced() {
             }
         }
         let renewed = next.issue(folder.path(), "renewed", &["prometheus.test"]);
-        *flags.lock() = renewed.flags("--proxy-");
+        *flags.lock() = Arc::new(renewed.flags("--proxy-"));
         reloaded!(client.daemon, 2);
         reloaded!(proxy.daemon, 2);
+        until("nobody shows the old certificate", SOON, async || {
+            (Arc::strong_count(&first) == 1).then_some(())
+        })
+        .await;
         folder.write("ca.crt", &next.pem());
         reloaded!(client.daemon, 3);
         reloaded!(proxy.daemon, 3);
@@ -82,7 +87,7 @@ async fn no_scrape_is_lost_while_every_certificate_is_replaced() {
         done.store(true, Ordering::Relaxed);
     };
     let all = async { join!(rotate, scrape(), scrape(), scrape()) };
-    tokio::time::timeout(Duration::from_secs(90), all)
+    tokio::time::timeout(Duration::from_secs(300), all)
         .await
         .unwrap();
     let lost = client

@@ -1,19 +1,18 @@
 //! How proxy and client end when they are told to.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pushprox_testkit::pushprox::{Client, Proxy};
 use pushprox_testkit::target::{Target, ok};
 use pushprox_testkit::wait::{SOON, until};
-use pushprox_testkit::wire::{Connection, Message, scrape_request};
+use pushprox_testkit::wire::{self, Connection, Message, scrape_request};
 use tokio::sync::Notify;
 
 #[tokio::test]
 async fn the_proxy_ends_parked_polls_at_once_and_exits_with_0() {
     for interrupt in [false, true] {
         let target = Target::saying("").await;
-        let mut proxy = Proxy::start(&[]).await;
+        let mut proxy = Proxy::start(&[PATIENT]).await;
         let client = Client::start(&proxy.url(), &target.url("/"), "ours.test", &[]);
         proxy.registered("ours.test").await;
         // A poll as the Go programs send it, without `Prefer`.
@@ -27,7 +26,7 @@ async fn the_proxy_ends_parked_polls_at_once_and_exits_with_0() {
         } else {
             proxy.daemon.terminate();
         }
-        let status = proxy.daemon.ended(Duration::from_secs(5)).await;
+        let status = proxy.daemon.ended(SOON).await;
         assert_eq!(status.code(), Some(0));
         assert_eq!(
             poll.rest().await,
@@ -41,7 +40,7 @@ async fn the_proxy_ends_parked_polls_at_once_and_exits_with_0() {
 #[tokio::test]
 async fn the_proxy_lets_scrapes_in_flight_finish() {
     let (target, go_on) = slow().await;
-    let mut proxy = Proxy::start(&[]).await;
+    let mut proxy = Proxy::start(&[PATIENT]).await;
     let _client = Client::start(&proxy.url(), &target.url("/"), "slow.test", &[]);
     proxy.registered("slow.test").await;
     let mut scrape = scrape_in_flight(&proxy, &target).await;
@@ -65,22 +64,24 @@ async fn the_proxy_lets_scrapes_in_flight_finish() {
         "{answer:?}"
     );
     assert!(answer.whole);
-    assert_eq!(
-        proxy.daemon.ended(Duration::from_secs(5)).await.code(),
-        Some(0)
-    );
+    assert_eq!(proxy.daemon.ended(SOON).await.code(), Some(0));
 }
 
 #[tokio::test]
 async fn the_proxy_tells_scrapes_that_wait_for_a_poll_that_it_goes_down() {
-    let mut proxy = Proxy::start(&[]).await;
+    let mut proxy = Proxy::start(&[PATIENT]).await;
+    // Of a name that is not registered it would wait for five seconds only.
+    let poll = "POST /poll HTTP/1.1\r\nHost: x\r\nPrefer: wait=1\r\nConnection: close\r\n\
+                Content-Length: 9\r\n\r\ngone.test";
+    let poll = wire::ask(proxy.address, poll.as_bytes()).await.unwrap();
+    assert_eq!(poll.status(), 204, "{poll:?}");
     let mut scrape = Connection::open(proxy.address).await.unwrap();
     scrape
-        .send(&scrape_request("http://absent.test/", 30.0, ""))
+        .send(&scrape_request("http://gone.test/", 120.0, ""))
         .await
         .unwrap();
     // Its own pages are answered in the order of arrival, so the scrape is in once this one is.
-    pushprox_testkit::wire::get(proxy.address, "/-/healthy").await;
+    wire::get(proxy.address, "/-/healthy").await;
     proxy.daemon.terminate();
     let answer = scrape.receive().await.unwrap();
     assert_eq!(answer.status(), 503, "{answer:?}");
@@ -88,10 +89,7 @@ async fn the_proxy_tells_scrapes_that_wait_for_a_poll_that_it_goes_down() {
         answer.reason().contains("proxy is shutting down"),
         "{answer:?}"
     );
-    assert_eq!(
-        proxy.daemon.ended(Duration::from_secs(5)).await.code(),
-        Some(0)
-    );
+    assert_eq!(proxy.daemon.ended(SOON).await.code(), Some(0));
 }
 
 #[tokio::test]
@@ -102,7 +100,8 @@ async fn the_proxy_waits_no_longer_than_its_grace_period() {
     proxy.registered("slow.test").await;
     let mut scrape = scrape_in_flight(&proxy, &target).await;
     proxy.daemon.terminate();
-    let status = proxy.daemon.ended(Duration::from_secs(5)).await;
+    // The scrape would go on for longer.
+    let status = proxy.daemon.ended(SOON).await;
     assert_eq!(status.code(), Some(0));
     // Either is a failed scrape to Prometheus.
     if let Ok(answer) = scrape.receive().await {
@@ -114,7 +113,7 @@ async fn the_proxy_waits_no_longer_than_its_grace_period() {
 async fn the_client_finishes_the_scrape_in_hand_and_exits_with_0() {
     let (target, go_on) = slow().await;
     let proxy = Proxy::start(&[]).await;
-    let mut client = Client::start(&proxy.url(), &target.url("/"), "slow.test", &[]);
+    let mut client = Client::start(&proxy.url(), &target.url("/"), "slow.test", &[PATIENT]);
     proxy.registered("slow.test").await;
     let mut scrape = scrape_in_flight(&proxy, &target).await;
 
@@ -134,30 +133,31 @@ async fn the_client_finishes_the_scrape_in_hand_and_exits_with_0() {
         (200, "slow"),
         "{answer:?}"
     );
-    assert_eq!(
-        client.daemon.ended(Duration::from_secs(5)).await.code(),
-        Some(0)
-    );
+    assert_eq!(client.daemon.ended(SOON).await.code(), Some(0));
 }
 
 #[tokio::test]
 async fn an_idle_client_ends_at_once_and_its_poll_with_it() {
     for interrupt in [false, true] {
         let proxy = Proxy::start(&[]).await;
-        let mut client = Client::start(&proxy.url(), "http://127.0.0.1:1/", "idle.test", &[]);
+        let url = "http://127.0.0.1:1/";
+        let mut client = Client::start(&proxy.url(), url, "idle.test", &[PATIENT]);
         proxy.registered("idle.test").await;
         if interrupt {
             client.daemon.interrupt();
         } else {
             client.daemon.terminate();
         }
-        let status = client.daemon.ended(Duration::from_secs(3)).await;
+        let status = client.daemon.ended(SOON).await;
         assert_eq!(status.code(), Some(0));
         proxy.holds(0, SOON).await;
         let answer: Message = proxy.scrape("http://idle.test/", 0.5).await;
         assert!(answer.reason().contains("has not polled"), "{answer:?}");
     }
 }
+
+/// For one that must not end because its grace period does.
+const PATIENT: &str = "--shutdown.grace-period=1h";
 
 /// A target that answers when it is told to.
 async fn slow() -> (Target, Arc<Notify>) {
@@ -179,7 +179,7 @@ async fn slow() -> (Target, Arc<Notify>) {
 async fn scrape_in_flight(proxy: &Proxy, target: &Target) -> Connection {
     let mut scrape = Connection::open(proxy.address).await.unwrap();
     scrape
-        .send(&scrape_request("http://slow.test/", 30.0, ""))
+        .send(&scrape_request("http://slow.test/", 120.0, ""))
         .await
         .unwrap();
     until("the scrape at the target", SOON, async || {

@@ -52,6 +52,8 @@ struct State {
     watch_generation: u64,
     /// Watches see nothing, not even those that begin now.
     is_closed: bool,
+    /// What a watch has been told of last.
+    told: u64,
 }
 
 #[derive(Clone)]
@@ -156,6 +158,12 @@ impl Api {
         let mut state = self.shared.state.lock();
         state.compacted = state.version;
         state.history.clear();
+    }
+
+    /// Whether a watch has been told of all that has happened, on its connection before its end.
+    pub fn is_all_told(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.told == state.version
     }
 
     /// Ends all watches, lets `change` happen while nobody watches, and forgets all history.

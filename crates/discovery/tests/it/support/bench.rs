@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use pushprox_testkit::process::{self, Daemon, Outcome};
+pub use pushprox_testkit::wait::SOON;
 use pushprox_testkit::wait::until;
 use pushprox_testkit::{pushprox, wire};
 use serde_json::{Value, json};
@@ -28,9 +28,6 @@ pub struct Discovery {
     /// Where its own pages are.
     pub address: SocketAddr,
 }
-
-/// What a step may take that follows from a change.
-pub const SOON: Duration = Duration::from_secs(20);
 
 impl Bench {
     /// A bench with a base that has nothing.
@@ -169,6 +166,21 @@ impl Discovery {
             self.metric(line).await.filter(|value| test(*value))
         })
         .await;
+    }
+
+    /// Waits until it is ready, which it is at the end of the pass that has written the files.
+    pub async fn is_ready(&self) {
+        until("ready", SOON, async || {
+            (self.page("/-/ready").await == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until Prometheus has all that is known: files are there before that, and Prometheus
+    /// has them before discovery has noted so.
+    pub async fn has_published(&self) {
+        self.metric_is("last_success_timestamp_seconds", |time| time > 0.0)
+            .await;
     }
 
     /// The status of one of its own pages.

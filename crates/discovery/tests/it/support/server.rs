@@ -17,12 +17,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it with the target of a bench, which must be there.
-    pub async fn start(bench: &Bench) -> Self {
-        Self::start_at(bench, "127.0.0.1:0").await
-    }
-
-    /// Starts it at an address.
+    /// Starts it at an address with the target of a bench, which must be there.
     pub async fn start_at(bench: &Bench, address: &str) -> Self {
         let mut prometheus = command("prometheus");
         prometheus
@@ -73,7 +68,7 @@ impl Server {
         let mut last = Vec::new();
         until(
             &format!("{wanted:?}"),
-            Duration::from_secs(60),
+            Duration::from_secs(120),
             async || {
                 let targets = self.targets().await;
                 let text = |target: &Value, name: &str| {

@@ -95,10 +95,11 @@ async fn a_stolen_id_does_not_let_another_answer() {
     let taken = send(&proxy, &post("/push", ALICE, &answer(&id, "right 1\n"))).await;
     assert_eq!(taken.status(), 200, "{taken:?}");
     assert_eq!(scrape.receive().await.unwrap().text(), "right 1\n");
-    let denied = proxy
-        .metric("pushprox_auth_failures_total{reason=\"not_allowed\"}")
-        .await;
-    assert_eq!(denied, Some(1.0));
+    until("the refusal counted", SOON, async || {
+        let denied = "pushprox_auth_failures_total{reason=\"not_allowed\"}";
+        (proxy.metric(denied).await == Some(1.0)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -121,7 +121,7 @@ impl Chain {
         curl.arg("--max-time").arg(patience.as_secs().to_string());
         if phase == Phase::HalfRead {
             // It must not be through before it can be stopped.
-            curl.args(["--limit-rate", "20M", "--output", "/dev/null"]);
+            curl.args(["--limit-rate", "5M", "--output", "/dev/null"]);
         }
         curl.arg(format!("http://{NAME}/?{number}={phase:?}"));
         Scrape {
@@ -213,7 +213,7 @@ impl Chain {
     pub(super) async fn heals(&self) {
         until("a good scrape", SOON, async || {
             let url = format!("http://{NAME}/?0={:?}", Phase::Parked);
-            let answer = self.proxy.scrape(&url, 5.0).await;
+            let answer = self.proxy.scrape(&url, 20.0).await;
             (answer.status() == 200 && answer.text() == WHOLE).then_some(())
         })
         .await;
@@ -229,7 +229,7 @@ impl Chain {
 impl Scrape {
     /// Waits for the end.
     pub(super) async fn ended(&mut self) -> Ended {
-        let status = self.curl.ended(3 * TIME).await;
+        let status = self.curl.ended(PATIENCE + SOON).await;
         let Some(code) = status.code() else {
             return Ended::Dead;
         };
@@ -308,8 +308,11 @@ async fn answer(
     Some(connection)
 }
 
-/// What a scrape has, as Prometheus sends it.
-pub(super) const TIME: Duration = Duration::from_secs(5);
+/// What a scrape has, as Prometheus sends it: for a machine that stands still for a while, too.
+pub(super) const TIME: Duration = Duration::from_secs(8);
+
+/// How long a scraper waits that has to be told by another how its scrape has ended.
+pub(super) const PATIENCE: Duration = Duration::from_secs(40);
 
 const NAME: &str = "phase.test";
 

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use pushprox_testkit::pushprox::{Client, Proxy};
 use pushprox_testkit::target::{Target, ok};
@@ -15,7 +14,8 @@ use tokio::task::JoinSet;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_full_load_loses_no_scrape_that_could_finish() {
     let (target, held, go_on) = slow().await;
-    let mut proxy = Proxy::start(&[]).await;
+    // What can finish does, and nothing else ends it.
+    let mut proxy = Proxy::start(&["--shutdown.grace-period=1h"]).await;
     let _clients = clients(&proxy, &target).await;
     let address = proxy.address;
 
@@ -26,7 +26,7 @@ async fn sigterm_under_full_load_loses_no_scrape_that_could_finish() {
             in_hand.spawn(async move {
                 let nonce = format!("held-{name}-{number}");
                 let url = format!("http://{name}/?{nonce}");
-                let answer = ask(address, &scrape_request(&url, 30.0, "")).await;
+                let answer = ask(address, &scrape_request(&url, 120.0, "")).await;
                 (nonce, answer)
             });
         }
@@ -68,7 +68,7 @@ async fn sigterm_under_full_load_loses_no_scrape_that_could_finish() {
             "{answer:?}"
         );
     }
-    let status = proxy.daemon.ended(Duration::from_secs(5)).await;
+    let status = proxy.daemon.ended(SOON).await;
     assert_eq!(status.code(), Some(0));
 }
 
@@ -80,7 +80,7 @@ async fn a_second_signal_ends_the_proxy_at_once() {
     let address = proxy.address;
     let mut scrape = JoinSet::new();
     let url = format!("http://{}/?held", NAMES[0]);
-    scrape.spawn(async move { ask(address, &scrape_request(&url, 60.0, "")).await });
+    scrape.spawn(async move { ask(address, &scrape_request(&url, 120.0, "")).await });
     until("the scrape at the target", SOON, async || {
         (held.load(Ordering::SeqCst) == 1).then_some(())
     })
@@ -89,7 +89,7 @@ async fn a_second_signal_ends_the_proxy_at_once() {
     proxy.daemon.line(&["shutting down"]).await;
     assert!(proxy.daemon.runs());
     proxy.daemon.terminate();
-    let status = proxy.daemon.ended(Duration::from_secs(2)).await;
+    let status = proxy.daemon.ended(SOON).await;
     assert_eq!(status.code(), Some(1));
     let scrape = scrape.join_next().await.unwrap().unwrap();
     assert!(scrape.is_err(), "{scrape:?}");
@@ -106,7 +106,7 @@ async fn short_scrapes(
     for number in 0.. {
         let nonce = format!("short-{number}");
         let url = format!("http://{name}/?{nonce}");
-        let answer = ask(address, &scrape_request(&url, 30.0, "")).await;
+        let answer = ask(address, &scrape_request(&url, 120.0, "")).await;
         let answer: Message = match answer {
             Ok(answer) => answer,
             Err(error) => panic!("{nonce} of {name}: {error}"),

@@ -8,6 +8,7 @@ use pushprox_testkit::rest::{Bystander, Rest, withstands};
 use pushprox_testkit::wait::{SOON, until};
 use pushprox_testkit::wire::{Connection, ask, scrape_request};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 #[tokio::test]
 async fn a_thousand_connections_that_say_nothing_are_closed_by_the_proxy() {
@@ -109,6 +110,7 @@ async fn ten_thousand_pushes_for_unknown_ids_are_told_so() {
 
 #[tokio::test]
 async fn a_proxy_without_descriptors_goes_on_with_what_it_has_and_recovers_by_itself() {
+    let begun = Instant::now();
     let mut proxy = Proxy::start(&[]).await;
     let rest = Rest::of(&proxy.daemon);
     let bystander = Bystander::at(&proxy).await;
@@ -146,7 +148,12 @@ async fn a_proxy_without_descriptors_goes_on_with_what_it_has_and_recovers_by_it
     let told = proxy
         .daemon
         .lines_with(&["cannot accept connections for now"]);
-    assert_eq!(told.len(), 1, "said once, not every time: {told:?}");
+    // Another shortage is one that comes when there was none for 30 s.
+    let most = 1 + begun.elapsed().as_secs() / 30;
+    assert!(
+        told.len() as u64 <= most,
+        "said once, not every time: {told:?}"
+    );
     assert!(proxy.daemon.runs());
 }
 
@@ -168,4 +175,4 @@ where
 }
 
 /// The proxy waits 30 s for a first byte and 10 s for the rest of a head.
-const HALF_OPEN: Duration = Duration::from_secs(45);
+const HALF_OPEN: Duration = Duration::from_secs(120);

@@ -7,7 +7,7 @@ use pushprox_testkit::process::Daemon;
 use pushprox_testkit::rest::{Bystander, Rest};
 use pushprox_testkit::wait::{SOON, idle, until};
 
-use super::chain::{Chain, Ended, Part, Phase, TIME};
+use super::chain::{Chain, Ended, PATIENCE, Part, Phase, TIME};
 
 /// What happens to a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +108,7 @@ async fn a_scraper_that_stands_still() {
 async fn strike(part: Part, blow: Blow) {
     let mut chain = Chain::start().await;
     // What the first long answer costs stays with the allocator.
-    let mut rehearsal = chain.scrape(HalfRead, 2 * TIME);
+    let mut rehearsal = chain.scrape(HalfRead, PATIENCE);
     chain.reached(HalfRead, &mut rehearsal).await;
     rehearsal.curl.thaw();
     rehearsal.ended().await;
@@ -145,10 +145,9 @@ async fn strike_at_each_phase(chain: &mut Chain, part: Part, blow: Blow) {
 
 /// One blow at one phase, and what comes of it.
 async fn strike_at(phase: Phase, chain: &mut Chain, part: Part, blow: Blow, expected: Expected) {
-    // Whoever has to be told by another needs time to be told in.
     let patience = match expected {
         Silent => TIME,
-        _ => 2 * TIME,
+        _ => PATIENCE,
     };
     let mut scrape = match phase {
         Parked => {
@@ -224,4 +223,4 @@ impl Blow {
 }
 
 /// The client keeps connections that it may need again for 50 s.
-const POOL_IDLE: Duration = Duration::from_secs(60);
+const POOL_IDLE: Duration = Duration::from_secs(120);

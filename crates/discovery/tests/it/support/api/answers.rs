@@ -250,7 +250,7 @@ impl Watching {
         loop {
             let mut lines = Vec::new();
             {
-                let state = self.shared.state.lock();
+                let mut state = self.shared.state.lock();
                 if state.is_closed || state.watch_generation != self.generation {
                     return None;
                 }
@@ -263,6 +263,7 @@ impl Watching {
                 }
                 let has_news = state.version > self.seen;
                 self.seen = state.version;
+                state.told = state.version;
                 if has_news && lines.is_empty() {
                     // Nothing for this watch: the version alone.
                     let (api, name) = api_and_name(self.asked.kind);
