@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::HeaderMap;
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -63,7 +63,7 @@ pub struct ClientCertificate {
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// It took too long.
-    #[error("it was not done within {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    #[error("it was not done in time")]
     TimedOut,
     /// The peer speaks something else.
     #[error("the peer does not speak TLS")]
@@ -138,19 +138,24 @@ impl Web {
         Arc::clone(&self.config).watch(shutdown).await;
     }
 
-    /// Does the handshake where TLS is served. What fails is counted here.
+    /// Does the handshake where TLS is served, with a peer that gets it done by `until`. What fails
+    /// is counted here.
     ///
     /// # Errors
     ///
     /// [`HandshakeError`].
-    pub async fn accept(&self, stream: TcpStream) -> Result<Accepted, HandshakeError> {
+    pub async fn accept(
+        &self,
+        stream: TcpStream,
+        until: Instant,
+    ) -> Result<Accepted, HandshakeError> {
         // Before the configuration: of two that are taken at once the older number is the safe one.
         let generation = self.generation();
         let config = self.config();
         let Some(tls) = config.tls() else {
             return Ok(Accepted::Plain(stream));
         };
-        let shaken = timeout(HANDSHAKE_TIMEOUT, shake_hands(stream, Arc::clone(tls))).await;
+        let shaken = timeout_at(until, shake_hands(stream, Arc::clone(tls))).await;
         let stream = shaken
             .unwrap_or(Err(HandshakeError::TimedOut))
             .inspect_err(|error| self.guard.count_handshake(error.label()))?;
@@ -311,6 +316,3 @@ async fn refuse_plain(mut stream: TcpStream) {
 
 /// Reads of what a peer still sends that is told to go elsewhere.
 const MAX_DRAINED_READS: usize = 16;
-
-/// A peer that does not get on with it is let go of.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,98 +1,129 @@
-//! Connections from the listener on: handshakes, and what is done when there are too many.
+//! Connections from the listener to their first request: handshakes, and what is done when there are
+//! too many.
 //!
-//! There may be as many connections as `--limit.connections` and the limit on open files allow. One
-//! more is turned away: it is told so, and gets nothing but the proxy's own pages, which probes and
-//! operators need most at that time. A few may be turned away at once; in a flood the rest are told
-//! without having been read, so that accepting never waits for anybody.
+//! A newcomer has `--limit.head-timeout` to say what it wants. With its first request it takes a
+//! place, of which there are as many as `--limit.connections` and the limit on open files allow.
+//! Where there is none, it is told so, and gets nothing but the proxy's own pages, which probes and
+//! operators need most at that time. Who has to go when there are too many newcomers is `crowd`'s to
+//! say; accepting waits for nobody.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::StatusCode;
-use pushprox_daemon::listen::Shortage;
-use pushprox_daemon::web::Accepted;
-use socket2::SockRef;
+use pushprox_daemon::web::{Accepted, HandshakeError};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
-use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tokio::time::Instant;
+use tracing::debug;
 
 use crate::access::{Door, Peer};
+use crate::crowd::Newcomer;
 use crate::http1::answer::Answer;
+use crate::http1::request::{Kind, Request};
 use crate::http1::socket::Socket;
 use crate::limits::Limit;
-use crate::{Proxy, connection};
+use crate::{Proxy, connection, exchange};
 
 /// Accepts connections until the proxy closes.
-pub(crate) async fn accept(mut door: Door, proxy: Arc<Proxy>, connections: TaskTracker) {
-    let closing = proxy.closing.clone();
-    let mut shortage = Shortage::default();
+pub(crate) async fn accept(mut door: Door, proxy: Arc<Proxy>) {
+    let (crowd, closing) = (&proxy.crowd, &proxy.closing);
     loop {
+        let accepted = door.listener.accept_in_place_of(|| crowd.turn_out_oldest());
         let (stream, address) = tokio::select! {
             () = closing.cancelled() => return,
-            accepted = door.listener.accept() => accepted,
+            accepted = accepted => accepted,
         };
+        crowd.make_room().await;
         let peer = Peer {
             ip: address.ip(),
             certificate: None,
             roles: door.roles,
         };
-        let turned_away = SPARE - proxy.spare.available_permits();
-        let held = connections.len() - turned_away.min(connections.len());
-        if proxy.limits.are_enough(held) {
-            if shortage.begins(Instant::now()) {
-                warn!(
-                    connections = held,
-                    "there are too many connections, the newest are turned away"
-                );
-            }
-            turn_away(stream, peer, &proxy, &connections);
-        } else if proxy.access.is_open() {
-            let socket = Socket::new(stream);
-            connections.spawn(connection::serve(socket, peer, proxy.clone()));
-        } else {
-            connections.spawn(arrive(stream, peer, proxy.clone()));
-        }
+        let arriving = arrive(stream, peer, crowd.join(), proxy.clone());
+        crowd.connections.spawn(arriving);
     }
 }
 
 /// A connection from its first byte to its last. A handshake keeps nobody else waiting.
-fn arrive(stream: TcpStream, peer: Peer, proxy: Arc<Proxy>) -> impl Future<Output = ()> + Send {
-    let shaking = Box::pin(shake_hands(stream, peer, proxy.clone()));
+fn arrive(
+    stream: TcpStream,
+    peer: Peer,
+    newcomer: Newcomer,
+    proxy: Arc<Proxy>,
+) -> impl Future<Output = ()> + Send {
+    // In a box, so that nothing of it is left while a poll is parked.
+    let hearing = Box::pin(hear(stream, peer, newcomer, proxy));
     async move {
-        let shaken = shaking.await;
-        if let Some((socket, peer)) = shaken {
+        if let Some((socket, peer, proxy)) = hearing.await {
             connection::serve(socket, peer, proxy).await;
         }
     }
 }
 
-/// Lets a connection go for which there is no room.
-fn turn_away(stream: TcpStream, peer: Peer, proxy: &Arc<Proxy>, connections: &TaskTracker) {
-    proxy.hits.count(Some(Limit::Connections));
-    let Ok(spare) = proxy.spare.clone().try_acquire_owned() else {
-        // To one that speaks TLS this would be noise.
-        if proxy.access.is_open() {
-            // The peer of a socket that takes nothing has left already.
-            SockRef::from(&stream).send(&no_room()).ok();
+/// Waits for a newcomer's first request. The connection comes back, with the request in front of it,
+/// where it has found a place.
+async fn hear(
+    stream: TcpStream,
+    peer: Peer,
+    mut newcomer: Newcomer,
+    proxy: Arc<Proxy>,
+) -> Option<(Socket, Peer, Arc<Proxy>)> {
+    let until = Instant::now() + proxy.limits.head_timeout;
+    let shaken = tokio::select! {
+        biased;
+        shaken = shake_hands(stream, peer, until, &proxy) => shaken,
+        () = newcomer.is_turned_out() => {
+            // What is no TLS would be noise.
+            proxy.hits.count(Some(Limit::Connections));
+            None
         }
-        return;
     };
-    let proxy = proxy.clone();
-    connections.spawn(async move {
-        let served = async {
-            if let Some((socket, peer)) = shake_hands(stream, peer, proxy.clone()).await {
-                connection::serve_without_room(socket, &peer, &proxy).await;
-            }
-        };
-        // One that does not get on takes the place of others.
-        timeout(TIME_TO_LEAVE, served).await.ok();
-        drop(spare);
-    });
+    let (mut socket, peer) = shaken?;
+    let heard = tokio::select! {
+        biased;
+        heard = connection::first_request(&mut socket, until, &proxy) => heard,
+        () = newcomer.is_turned_out() => {
+            proxy.hits.count(Some(Limit::Connections));
+            socket.say(&no_room());
+            return None;
+        }
+    };
+    let is_whole = matches!(heard, Ok(Some(_)));
+    if is_whole && newcomer.settle() {
+        return Some((socket, peer, proxy));
+    }
+    let telling = async {
+        match heard {
+            Ok(Some(request)) => serve_without_room(socket, request, &peer, &proxy).await,
+            Ok(None) => {}
+            Err(bad) => connection::refuse(socket, bad, &proxy).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = telling => {}
+        () = newcomer.is_turned_out() => {}
+    }
+    None
+}
+
+/// Serves a connection for which there is no place: the proxy's own pages once, and nothing else.
+async fn serve_without_room(
+    mut socket: Socket,
+    mut request: Request,
+    peer: &Peer,
+    proxy: &Arc<Proxy>,
+) {
+    proxy.hits.count(Some(Limit::Connections));
+    if request.kind == Kind::Other {
+        request.keep_alive = false;
+        exchange::serve(socket, request, peer, proxy).await;
+    } else if socket.write(&no_room(), &proxy.patience).await.is_ok() {
+        connection::part(socket, proxy).await;
+    }
 }
 
 /// What is answered where there is no room.
-pub(crate) fn no_room() -> bytes::BytesMut {
+fn no_room() -> bytes::BytesMut {
     let text = format!("too many connections ({})", Limit::Connections);
     // The reason is all that Prometheus shows.
     Answer::with_reason(StatusCode::SERVICE_UNAVAILABLE, text.as_bytes(), false)
@@ -102,10 +133,11 @@ pub(crate) fn no_room() -> bytes::BytesMut {
 async fn shake_hands(
     stream: TcpStream,
     mut peer: Peer,
-    proxy: Arc<Proxy>,
+    until: Instant,
+    proxy: &Proxy,
 ) -> Option<(Socket, Peer)> {
     let shaken = tokio::select! {
-        shaken = proxy.access.web.accept(stream) => shaken,
+        shaken = proxy.access.web.accept(stream, until) => shaken,
         () = proxy.closing.cancelled() => return None,
     };
     match shaken {
@@ -115,14 +147,88 @@ async fn shake_hands(
             Some((Socket::new(*stream), peer))
         }
         Err(error) => {
+            if matches!(error, HandshakeError::TimedOut) {
+                proxy.hits.count(Some(Limit::HeadTimeout));
+            }
             debug!(%error, peer = %peer.ip, "a TLS handshake failed");
             None
         }
     }
 }
 
-/// How many connections are turned away with a hearing at once. The limit on open files leaves room
-/// for them.
-pub(crate) const SPARE: usize = 16;
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
 
-const TIME_TO_LEAVE: Duration = Duration::from_secs(5);
+    use pushprox_testkit::tls::Authority;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::time::sleep;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::Config;
+    use crate::access::{Access, Roles};
+
+    /// Hears a newcomer to its end, and says for how long that was. What it was told comes back.
+    async fn heard(access: Access, said: &'static [u8]) -> (Duration, String, u64) {
+        let proxy = Proxy::new(&Config::default(), access, CancellationToken::new());
+        let proxy = Arc::new(proxy);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut stranger = TcpStream::connect(address).await.unwrap();
+        let (stream, from) = listener.accept().await.unwrap();
+        let peer = Peer {
+            ip: from.ip(),
+            certificate: None,
+            roles: Roles::ALL,
+        };
+        let speaking = async move {
+            // Whatever comes late prolongs nothing.
+            sleep(Duration::from_secs(7)).await;
+            stranger.write_all(said).await.unwrap();
+            let mut told = String::new();
+            stranger.read_to_string(&mut told).await.unwrap();
+            told
+        };
+        let before = Instant::now();
+        let hearing = async {
+            let end = hear(stream, peer, proxy.crowd.join(), proxy.clone()).await;
+            assert!(end.is_none());
+            before.elapsed()
+        };
+        let (lasted, told) = tokio::select! {
+            both = async { tokio::join!(hearing, speaking) } => both,
+            () = proxy.idle.sweep() => unreachable!("it goes on for ever"),
+        };
+        (lasted, told, proxy.hits.counter(Limit::HeadTimeout).get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_has_the_time_of_a_head_from_the_start() {
+        let silent = heard(Access::open(), b"").await;
+        assert_eq!(silent, (Duration::from_secs(10), String::new(), 1));
+        let (lasted, told, hits) = heard(Access::open(), b"GET /").await;
+        assert!(told.starts_with("HTTP/1.1 408 "), "{told}");
+        assert_eq!((lasted.as_secs(), hits), (10, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_handshake_is_a_part_of_that_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = Authority::new("CA").issue(folder.path(), "proxy", &["127.0.0.1"]);
+        let file = folder.path().join("web.yml");
+        let (cert, key) = (pair.cert.display(), pair.key.display());
+        let text = format!("tls_server_config:\n  cert_file: {cert}\n  key_file: {key}\n");
+        std::fs::write(&file, text).unwrap();
+        for said in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
+            let access = Access::load(Some(file.clone()), None).unwrap();
+            let half = heard(access, said).await;
+            assert_eq!(
+                half,
+                (Duration::from_secs(10), String::new(), 1),
+                "{said:?}"
+            );
+        }
+    }
+}
