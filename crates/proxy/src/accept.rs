@@ -12,6 +12,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use pushprox_daemon::web::{Accepted, HandshakeError};
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -27,7 +28,8 @@ use crate::{Proxy, connection, exchange};
 pub(crate) async fn accept(mut door: Door, proxy: Arc<Proxy>) {
     let (crowd, closing) = (&proxy.crowd, &proxy.closing);
     loop {
-        let accepted = door.listener.accept_in_place_of(|| crowd.turn_out_oldest());
+        let leave = || crowd.turn_out_oldest() || proxy.idle.end_longest();
+        let accepted = door.listener.accept_in_place_of(leave);
         let (stream, address) = tokio::select! {
             () = closing.cancelled() => return,
             accepted = accepted => accepted,
@@ -87,8 +89,9 @@ async fn hear(
             return None;
         }
     };
-    let is_whole = matches!(heard, Ok(Some(_)));
-    if is_whole && newcomer.settle() {
+    if let Ok(Some(request)) = &heard
+        && find_place(&newcomer, request, &proxy).await
+    {
         return Some((socket, peer, proxy));
     }
     let telling = async {
@@ -104,6 +107,20 @@ async fn hear(
         () = newcomer.is_turned_out() => {}
     }
     None
+}
+
+/// Whether there is a place for a connection with such a request. One that has been idle for long
+/// leaves its own to a leg of a scrape; the proxy's own pages need none.
+async fn find_place(newcomer: &Newcomer, request: &Request, proxy: &Proxy) -> bool {
+    while !newcomer.settle() {
+        if request.kind == Kind::Other || !proxy.idle.end_longest() {
+            return false;
+        }
+        proxy.hits.count(Some(Limit::Connections));
+        // It is gone once its task has had its turn.
+        yield_now().await;
+    }
+    true
 }
 
 /// Serves a connection for which there is no place: the proxy's own pages once, and nothing else.
@@ -170,19 +187,25 @@ mod tests {
     use crate::Config;
     use crate::access::{Access, Roles};
 
-    /// Hears a newcomer to its end, and says for how long that was. What it was told comes back.
-    async fn heard(access: Access, said: &'static [u8]) -> (Duration, String, u64) {
-        let proxy = Proxy::new(&Config::default(), access, CancellationToken::new());
-        let proxy = Arc::new(proxy);
+    /// A connection at both its ends.
+    async fn connect() -> (TcpStream, TcpStream, Peer) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut stranger = TcpStream::connect(address).await.unwrap();
+        let stranger = TcpStream::connect(address).await.unwrap();
         let (stream, from) = listener.accept().await.unwrap();
         let peer = Peer {
             ip: from.ip(),
             certificate: None,
             roles: Roles::ALL,
         };
+        (stranger, stream, peer)
+    }
+
+    /// Hears a newcomer to its end, and says for how long that was. What it was told comes back.
+    async fn heard(access: Access, said: &'static [u8]) -> (Duration, String, u64) {
+        let proxy = Proxy::new(&Config::default(), access, CancellationToken::new());
+        let proxy = Arc::new(proxy);
+        let (mut stranger, stream, peer) = connect().await;
         let speaking = async move {
             // Whatever comes late prolongs nothing.
             sleep(Duration::from_secs(7)).await;
@@ -230,5 +253,45 @@ mod tests {
                 "{said:?}"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_has_been_idle_for_long_leaves_its_place_to_a_poll() {
+        let mut config = Config::default();
+        config.limits.connections = 2;
+        let proxy = Proxy::new(&config, Access::open(), CancellationToken::new());
+        let proxy = Arc::new(proxy);
+        let arrive = async |said: &str| {
+            let (mut stranger, stream, peer) = connect().await;
+            let newcomer = proxy.crowd.join();
+            let arriving = arrive(stream, peer, newcomer, proxy.clone());
+            proxy.crowd.connections.spawn(arriving);
+            stranger.write_all(said.as_bytes()).await.unwrap();
+            let mut told = [0; 12];
+            stranger.read_exact(&mut told).await.unwrap();
+            (stranger, String::from_utf8_lossy(&told).into_owned())
+        };
+        let page = "GET /-/healthy HTTP/1.1\r\nHost: proxy\r\n\r\n";
+        // A poll that is answered without having been parked.
+        let poll = "POST /poll HTTP/1.1\r\nHost: proxy\r\nContent-Length: 1\r\n\r\n!";
+        let (mut first, _) = arrive(page).await;
+        sleep(Duration::from_secs(4)).await;
+        let (second, _) = arrive(page).await;
+        assert_eq!(arrive(poll).await.1, "HTTP/1.1 503");
+        sleep(Duration::from_secs(7)).await;
+        // A probe displaces nobody.
+        assert_eq!(arrive(page).await.1, "HTTP/1.1 200");
+        let (_third, told) = arrive(poll).await;
+        assert_eq!(told, "HTTP/1.1 400");
+        first.read_to_end(&mut Vec::new()).await.unwrap();
+        assert_eq!(arrive(poll).await.1, "HTTP/1.1 503");
+        let end = loop {
+            match second.try_read(&mut [0; 512]) {
+                Ok(0) => panic!("it was idle for a shorter time"),
+                Ok(_) => {}
+                Err(end) => break end,
+            }
+        };
+        assert_eq!(end.kind(), std::io::ErrorKind::WouldBlock);
     }
 }

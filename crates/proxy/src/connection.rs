@@ -96,17 +96,16 @@ async fn next_request(
                 // buffer each.
                 socket.settle(&proxy.buffers);
             }
+        } else {
+            socket.settle(&proxy.buffers);
         }
-        let deadline = match (until, begun) {
-            (Some(until), _) => until,
-            (None, Some(begun)) => begun + proxy.limits.head_timeout,
-            (None, None) => {
-                socket.settle(&proxy.buffers);
-                Instant::now() + IDLE_TIMEOUT
-            }
+        let (deadline, is_spare) = match (until, begun) {
+            (Some(until), _) => (until, false),
+            (None, Some(begun)) => (begun + proxy.limits.head_timeout, false),
+            (None, None) => (Instant::now() + IDLE_TIMEOUT, true),
         };
         let filled = socket.fill(&proxy.buffers);
-        match proxy.idle.wait(deadline, filled).await {
+        match proxy.idle.stay(deadline, is_spare, filled).await {
             Some(Ok(1..)) => {}
             Some(Ok(0) | Err(_)) => return Ok(None),
             None if proxy.closing.is_cancelled() => return Ok(None),
