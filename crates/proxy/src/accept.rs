@@ -40,24 +40,9 @@ pub(crate) async fn accept(mut door: Door, proxy: Arc<Proxy>) {
             certificate: None,
             roles: door.roles,
         };
-        let arriving = arrive(stream, peer, crowd.join(), proxy.clone());
-        crowd.connections.spawn(arriving);
-    }
-}
-
-/// A connection from its first byte to its last. A handshake keeps nobody else waiting.
-fn arrive(
-    stream: TcpStream,
-    peer: Peer,
-    newcomer: Newcomer,
-    proxy: Arc<Proxy>,
-) -> impl Future<Output = ()> + Send {
-    // In a box, so that nothing of it is left while a poll is parked.
-    let hearing = Box::pin(hear(stream, peer, newcomer, proxy));
-    async move {
-        if let Some((socket, peer, proxy)) = hearing.await {
-            connection::serve(socket, peer, proxy).await;
-        }
+        // In a box, so that nothing of it is left while a poll is parked.
+        let heard = Box::pin(hear(stream, peer, crowd.join(), proxy.clone()));
+        crowd.connections.spawn(connection::serve(heard));
     }
 }
 
@@ -263,9 +248,9 @@ mod tests {
         let proxy = Arc::new(proxy);
         let arrive = async |said: &str| {
             let (mut stranger, stream, peer) = connect().await;
-            let newcomer = proxy.crowd.join();
-            let arriving = arrive(stream, peer, newcomer, proxy.clone());
-            proxy.crowd.connections.spawn(arriving);
+            let heard = Box::pin(hear(stream, peer, proxy.crowd.join(), proxy.clone()));
+            let serving = connection::serve(heard);
+            proxy.crowd.connections.spawn(serving);
             stranger.write_all(said.as_bytes()).await.unwrap();
             let mut told = [0; 12];
             stranger.read_exact(&mut told).await.unwrap();

@@ -17,17 +17,18 @@ use crate::http1::socket::Socket;
 use crate::limits::{Limit, told};
 use crate::{Proxy, exchange, poll, push, scrape};
 
-/// Serves a connection to its end.
+/// Serves a connection to its end, once its first request has been heard.
 #[expect(
     clippy::manual_async_fn,
-    reason = "an async fn would keep its arguments twice for as long as it runs"
+    reason = "an async fn would keep its argument twice for as long as it runs"
 )]
 pub(crate) fn serve(
-    mut socket: Socket,
-    peer: Peer,
-    proxy: Arc<Proxy>,
+    heard: impl Future<Output = Option<(Socket, Peer, Arc<Proxy>)>> + Send,
 ) -> impl Future<Output = ()> + Send {
     async move {
+        let Some((mut socket, peer, proxy)) = heard.await else {
+            return;
+        };
         loop {
             let request = match next_request(&mut socket, None, &proxy).await {
                 Ok(Some(request)) => request,
@@ -252,7 +253,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_is_small() {
-        let size = size_of_val(&serve(socket(), peer(), proxy()));
+        let heard = Box::pin(async { Some((socket(), peer(), proxy())) });
+        let size = size_of_val(&serve(heard));
         // A million of them wait. The task around it adds less than a hundred bytes.
         assert!(size <= 560, "{size} bytes");
     }
