@@ -94,7 +94,7 @@ pub async fn serve_with(
         let pages = Arc::clone(&pages);
         shutdown.spawn(async move {
             let until = Instant::now() + HANDSHAKE_TIMEOUT;
-            let served = match pages.web.accept(stream, until).await {
+            let served = match pages.web.accept(stream, until, || ()).await {
                 Ok(Accepted::Plain(stream)) => pages.serve_connection(stream, peer).await,
                 Ok(Accepted::Tls(stream, _)) => pages.serve_connection(stream, peer).await,
                 Err(error) => {

@@ -10,11 +10,12 @@ use std::time::SystemTime;
 use http::HeaderMap;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::Shutdown;
@@ -138,8 +139,8 @@ impl Web {
         Arc::clone(&self.config).watch(shutdown).await;
     }
 
-    /// Does the handshake where TLS is served, with a peer that gets it done by `until`. What fails
-    /// is counted here.
+    /// Does the handshake where TLS is served, with a peer that gets it done by `until`. It is
+    /// `greeted` once its part of that has begun well. What fails is counted here.
     ///
     /// # Errors
     ///
@@ -148,6 +149,7 @@ impl Web {
         &self,
         stream: TcpStream,
         until: Instant,
+        greeted: impl FnOnce() + Send,
     ) -> Result<Accepted, HandshakeError> {
         // Before the configuration: of two that are taken at once the older number is the safe one.
         let generation = self.generation();
@@ -155,7 +157,7 @@ impl Web {
         let Some(tls) = config.tls() else {
             return Ok(Accepted::Plain(stream));
         };
-        let shaken = timeout_at(until, shake_hands(stream, Arc::clone(tls))).await;
+        let shaken = timeout_at(until, shake_hands(stream, Arc::clone(tls), greeted)).await;
         let stream = shaken
             .unwrap_or(Err(HandshakeError::TimedOut))
             .inspect_err(|error| self.guard.count_handshake(error.label()))?;
@@ -277,6 +279,7 @@ impl HandshakeError {
 async fn shake_hands(
     stream: TcpStream,
     tls: Arc<ServerConfig>,
+    greeted: impl FnOnce() + Send,
 ) -> Result<Box<TlsStream<TcpStream>>, HandshakeError> {
     let mut first = [0];
     let came = stream.peek(&mut first).await;
@@ -284,7 +287,10 @@ async fn shake_hands(
         refuse_plain(stream).await;
         return Err(HandshakeError::NotTls);
     }
-    let accepted = TlsAcceptor::from(tls).accept(stream).await;
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
+    let hello = hello.map_err(|error| told(&error))?;
+    greeted();
+    let accepted = hello.into_stream(tls).await;
     accepted.map(Box::new).map_err(|error| told(&error))
 }
 

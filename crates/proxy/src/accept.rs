@@ -57,7 +57,7 @@ async fn hear(
     let until = Instant::now() + proxy.limits.head_timeout;
     let shaken = tokio::select! {
         biased;
-        shaken = shake_hands(stream, peer, until, &proxy) => shaken,
+        shaken = shake_hands(stream, peer, until, newcomer.spoken(), &proxy) => shaken,
         () = newcomer.is_turned_out() => {
             // What is no TLS would be noise.
             proxy.hits.count(Some(Limit::Connections));
@@ -79,6 +79,7 @@ async fn hear(
     {
         return Some((socket, peer, proxy));
     }
+    newcomer.spoken()();
     let telling = async {
         match heard {
             Ok(Some(request)) => serve_without_room(socket, request, &peer, &proxy).await,
@@ -136,10 +137,11 @@ async fn shake_hands(
     stream: TcpStream,
     mut peer: Peer,
     until: Instant,
+    greeted: impl FnOnce() + Send,
     proxy: &Proxy,
 ) -> Option<(Socket, Peer)> {
     let shaken = tokio::select! {
-        shaken = proxy.access.web.accept(stream, until) => shaken,
+        shaken = proxy.access.web.accept(stream, until, greeted) => shaken,
         () = proxy.closing.cancelled() => return None,
     };
     match shaken {
@@ -166,6 +168,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
     use tokio::time::sleep;
+    use tokio_rustls::rustls;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -184,6 +187,16 @@ mod tests {
             roles: Roles::ALL,
         };
         (stranger, stream, peer)
+    }
+
+    fn with_tls() -> Access {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = Authority::new("CA").issue(folder.path(), "proxy", &["127.0.0.1"]);
+        let file = folder.path().join("web.yml");
+        let (cert, key) = (pair.cert.display(), pair.key.display());
+        let text = format!("tls_server_config:\n  cert_file: {cert}\n  key_file: {key}\n");
+        std::fs::write(&file, text).unwrap();
+        Access::load(Some(file), None).unwrap()
     }
 
     /// Hears a newcomer to its end, and says for how long that was. What it was told comes back.
@@ -223,21 +236,54 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_handshake_is_a_part_of_that_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let pair = Authority::new("CA").issue(folder.path(), "proxy", &["127.0.0.1"]);
-        let file = folder.path().join("web.yml");
-        let (cert, key) = (pair.cert.display(), pair.key.display());
-        let text = format!("tls_server_config:\n  cert_file: {cert}\n  key_file: {key}\n");
-        std::fs::write(&file, text).unwrap();
         for said in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
-            let access = Access::load(Some(file.clone()), None).unwrap();
-            let half = heard(access, said).await;
+            let half = heard(with_tls(), said).await;
             assert_eq!(
                 half,
                 (Duration::from_secs(10), String::new(), 1),
                 "{said:?}"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_is_not_interrupted_by_those_that_say_nothing() {
+        let proxy = Proxy::new(&Config::default(), with_tls(), CancellationToken::new());
+        let proxy = Arc::new(proxy);
+        let (mut stranger, stream, peer) = connect().await;
+        let before = Instant::now();
+        let hearing = hear(stream, peer, proxy.crowd.join(), proxy.clone());
+        let shaking = async {
+            stranger.write_all(&first_word()).await.unwrap();
+            stranger.read_exact(&mut [0]).await.unwrap();
+            let silent: Vec<_> = (0..30).map(|_| proxy.crowd.join()).collect();
+            for _ in 0..29 {
+                assert!(proxy.crowd.turn_out_oldest());
+            }
+            sleep(Duration::from_secs(60)).await;
+            drop(silent);
+        };
+        let heard = tokio::select! {
+            heard = hearing => heard,
+            () = shaking => unreachable!("its time is over before that"),
+        };
+        assert!(heard.is_none());
+        assert_eq!(before.elapsed(), Duration::from_secs(10));
+    }
+
+    /// What a client of TLS says first.
+    fn first_word() -> Vec<u8> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let name = "proxy".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).unwrap();
+        bytes
     }
 
     #[tokio::test(start_paused = true)]

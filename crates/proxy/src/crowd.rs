@@ -4,7 +4,8 @@
 //! while it is told that there is no place. Newcomers share the places that nobody has, and a few
 //! spare ones. Where these are taken, whoever has been a newcomer for the longest makes room for the
 //! next: so each is heard for a while, however many come, and one that speaks at once is heard to
-//! its end. Whoever has a place keeps it.
+//! its end. The silent and those that have said something sensible, if only the first word of TLS,
+//! cannot crowd each other out: the larger of the two groups makes room. Whoever has a place keeps it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,13 +36,14 @@ pub(crate) struct Newcomer {
     leave: oneshot::Receiver<()>,
 }
 
-/// Who has no place, in the order of their coming, each with what tells it to leave.
+/// Who has no place, by the number of its coming, each with what tells it to leave.
 #[derive(Debug)]
 struct Newcomers<T> {
     /// Places in all.
     limit: usize,
     next: u64,
-    waiting: BTreeMap<u64, T>,
+    silent: BTreeMap<u64, T>,
+    heard: BTreeMap<u64, T>,
 }
 
 impl Crowd {
@@ -108,6 +110,12 @@ impl Newcomer {
         settled.is_some()
     }
 
+    /// What notes that it has said something sensible.
+    pub(crate) fn spoken(&self) -> impl FnOnce() + Send + use<> {
+        let (crowd, number) = (self.crowd.clone(), self.number);
+        move || crowd.newcomers.lock().hear(number)
+    }
+
     /// Waits until it has to make room for the next. Cancel safe.
     pub(crate) async fn is_turned_out(&mut self) {
         // Nothing is ever sent.
@@ -117,7 +125,7 @@ impl Newcomer {
 
 impl Drop for Newcomer {
     fn drop(&mut self) {
-        let gone = self.crowd.newcomers.lock().waiting.remove(&self.number);
+        let gone = self.crowd.newcomers.lock().remove(self.number);
         drop(gone);
     }
 }
@@ -127,15 +135,22 @@ impl<T> Newcomers<T> {
         Self {
             limit: if limit == 0 { usize::MAX } else { limit },
             next: 0,
-            waiting: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            heard: BTreeMap::new(),
         }
     }
 
     fn join(&mut self, told_by: T) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.waiting.insert(number, told_by);
+        self.silent.insert(number, told_by);
         number
+    }
+
+    fn hear(&mut self, number: u64) {
+        if let Some(told_by) = self.silent.remove(&number) {
+            self.heard.insert(number, told_by);
+        }
     }
 
     /// Who has to leave before one more may come to so many `connections`.
@@ -147,16 +162,25 @@ impl<T> Newcomers<T> {
     }
 
     fn turn_out_oldest(&mut self) -> Option<T> {
-        self.waiting.pop_first().map(|(_, oldest)| oldest)
+        let larger = match self.silent.len() >= self.heard.len() {
+            true => &mut self.silent,
+            false => &mut self.heard,
+        };
+        larger.pop_first().map(|(_, oldest)| oldest)
     }
 
     /// Gives one of so many `connections` a place, if there is one. It cannot be told to leave then.
     fn settle(&mut self, number: u64, connections: usize) -> Option<T> {
-        let settled = connections.saturating_sub(self.waiting.len());
-        if settled >= self.limit {
+        let newcomers = self.silent.len() + self.heard.len();
+        if connections.saturating_sub(newcomers) >= self.limit {
             return None;
         }
-        self.waiting.remove(&number)
+        self.remove(number)
+    }
+
+    fn remove(&mut self, number: u64) -> Option<T> {
+        let silent = self.silent.remove(&number);
+        silent.or_else(|| self.heard.remove(&number))
     }
 }
 
@@ -185,9 +209,20 @@ mod tests {
         assert_eq!(newcomers.join(20), 20);
         assert_eq!(newcomers.make_room(20), Some(1));
         // One that leaves by itself makes room, too.
-        newcomers.waiting.remove(&2);
+        newcomers.remove(2);
         assert_eq!(newcomers.make_room(19), None);
         assert_eq!(newcomers.make_room(20), Some(3));
+    }
+
+    #[test]
+    fn neither_the_silent_nor_those_that_speak_crowd_the_others_out() {
+        let mut newcomers = newcomers(4, 8);
+        for number in [1, 3, 5, 6, 7] {
+            newcomers.hear(number);
+        }
+        let turned_out: Vec<_> = std::iter::from_fn(|| newcomers.make_room(20)).collect();
+        // Of five that have spoken and three that have not, then of each in turn.
+        assert_eq!(turned_out, [1, 3, 0, 5, 2, 6, 4, 7]);
     }
 
     #[test]
@@ -200,7 +235,7 @@ mod tests {
         let turned_out: Vec<_> = std::iter::from_fn(|| newcomers.make_room(20)).collect();
         assert_eq!(turned_out, [3, 5]);
         // There is nobody left but those that have a place.
-        assert!(!newcomers.waiting.contains_key(&0));
+        assert_eq!(newcomers.remove(0), None);
     }
 
     #[test]
@@ -237,6 +272,7 @@ mod tests {
         second.is_turned_out().await;
         assert!(!crowd.turn_out_oldest());
         drop((first, second));
-        assert!(crowd.newcomers.lock().waiting.is_empty());
+        let newcomers = crowd.newcomers.lock();
+        assert!(newcomers.silent.is_empty() && newcomers.heard.is_empty());
     }
 }
