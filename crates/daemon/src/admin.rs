@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::Shutdown;
@@ -92,7 +93,8 @@ pub async fn serve_with(
         };
         let pages = Arc::clone(&pages);
         shutdown.spawn(async move {
-            let served = match pages.web.accept(stream).await {
+            let until = Instant::now() + HANDSHAKE_TIMEOUT;
+            let served = match pages.web.accept(stream, until, || ()).await {
                 Ok(Accepted::Plain(stream)) => pages.serve_connection(stream, peer).await,
                 Ok(Accepted::Tls(stream, _)) => pages.serve_connection(stream, peer).await,
                 Err(error) => {
@@ -192,6 +194,9 @@ pub const METRICS: &str = "/metrics";
 pub const HEALTHY: &str = "/-/healthy";
 /// Path that answers 503 while the daemon cannot do its work.
 pub const READY: &str = "/-/ready";
+
+/// A peer that does not get on with it is let go of.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Also how long a connection may idle between requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(90);

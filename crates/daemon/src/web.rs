@@ -5,16 +5,17 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::HeaderMap;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::Shutdown;
@@ -63,7 +64,7 @@ pub struct ClientCertificate {
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// It took too long.
-    #[error("it was not done within {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    #[error("it was not done in time")]
     TimedOut,
     /// The peer speaks something else.
     #[error("the peer does not speak TLS")]
@@ -138,19 +139,25 @@ impl Web {
         Arc::clone(&self.config).watch(shutdown).await;
     }
 
-    /// Does the handshake where TLS is served. What fails is counted here.
+    /// Does the handshake where TLS is served, with a peer that gets it done by `until`. It is
+    /// `greeted` once its part of that has begun well. What fails is counted here.
     ///
     /// # Errors
     ///
     /// [`HandshakeError`].
-    pub async fn accept(&self, stream: TcpStream) -> Result<Accepted, HandshakeError> {
+    pub async fn accept(
+        &self,
+        stream: TcpStream,
+        until: Instant,
+        greeted: impl FnOnce() + Send,
+    ) -> Result<Accepted, HandshakeError> {
         // Before the configuration: of two that are taken at once the older number is the safe one.
         let generation = self.generation();
         let config = self.config();
         let Some(tls) = config.tls() else {
             return Ok(Accepted::Plain(stream));
         };
-        let shaken = timeout(HANDSHAKE_TIMEOUT, shake_hands(stream, Arc::clone(tls))).await;
+        let shaken = timeout_at(until, shake_hands(stream, Arc::clone(tls), greeted)).await;
         let stream = shaken
             .unwrap_or(Err(HandshakeError::TimedOut))
             .inspect_err(|error| self.guard.count_handshake(error.label()))?;
@@ -272,6 +279,7 @@ impl HandshakeError {
 async fn shake_hands(
     stream: TcpStream,
     tls: Arc<ServerConfig>,
+    greeted: impl FnOnce() + Send,
 ) -> Result<Box<TlsStream<TcpStream>>, HandshakeError> {
     let mut first = [0];
     let came = stream.peek(&mut first).await;
@@ -279,7 +287,10 @@ async fn shake_hands(
         refuse_plain(stream).await;
         return Err(HandshakeError::NotTls);
     }
-    let accepted = TlsAcceptor::from(tls).accept(stream).await;
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
+    let hello = hello.map_err(|error| told(&error))?;
+    greeted();
+    let accepted = hello.into_stream(tls).await;
     accepted.map(Box::new).map_err(|error| told(&error))
 }
 
@@ -311,6 +322,3 @@ async fn refuse_plain(mut stream: TcpStream) {
 
 /// Reads of what a peer still sends that is told to go elsewhere.
 const MAX_DRAINED_READS: usize = 16;
-
-/// A peer that does not get on with it is let go of.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -8,36 +8,29 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use crate::accept::no_room;
 use crate::access::Peer;
 use crate::http1::answer::Answer;
 use crate::http1::body::RequestBody;
 use crate::http1::pace::Pace;
 use crate::http1::request::{BadRequest, Kind, Request};
 use crate::http1::socket::Socket;
-use crate::limits::told;
+use crate::limits::{Limit, told};
 use crate::{Proxy, exchange, poll, push, scrape};
 
-/// Serves a connection to its end.
+/// Serves a connection to its end, once its first request has been heard.
 #[expect(
     clippy::manual_async_fn,
-    reason = "an async fn would keep its arguments twice for as long as it runs"
+    reason = "an async fn would keep its argument twice for as long as it runs"
 )]
 pub(crate) fn serve(
-    mut socket: Socket,
-    peer: Peer,
-    proxy: Arc<Proxy>,
+    heard: impl Future<Output = Option<(Socket, Peer, Arc<Proxy>)>> + Send,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let mut is_new = true;
+        let Some((mut socket, peer, proxy)) = heard.await else {
+            return;
+        };
         loop {
-            let idle = if is_new {
-                FIRST_BYTE_TIMEOUT
-            } else {
-                IDLE_TIMEOUT
-            };
-            is_new = false;
-            let request = match next_request(&mut socket, idle, &proxy).await {
+            let request = match next_request(&mut socket, None, &proxy).await {
                 Ok(Some(request)) => request,
                 Ok(None) => return,
                 Err(bad) => return Box::pin(refuse(socket, bad, &proxy)).await,
@@ -71,28 +64,22 @@ pub(crate) fn serve(
     }
 }
 
-/// Serves a connection that is one too many: the proxy's own pages once, and nothing else.
-pub(crate) async fn serve_without_room(mut socket: Socket, peer: &Peer, proxy: &Arc<Proxy>) {
-    let idle = proxy.limits.head_timeout;
-    match next_request(&mut socket, idle, proxy).await {
-        Ok(Some(mut request)) if request.kind == Kind::Other => {
-            request.keep_alive = false;
-            exchange::serve(socket, request, peer, proxy).await;
-        }
-        Ok(Some(_)) => {
-            if socket.write(&no_room(), &proxy.patience).await.is_ok() {
-                part(socket, proxy).await;
-            }
-        }
-        Ok(None) => {}
-        Err(bad) => refuse(socket, bad, proxy).await,
-    }
+/// Waits for the head of the first request on a connection, which stays in front of the socket. It
+/// is to be there by `until`, however much or little has come by then. `None` when there will be
+/// none.
+pub(crate) async fn first_request(
+    socket: &mut Socket,
+    until: Instant,
+    proxy: &Proxy,
+) -> Result<Option<Request>, BadRequest> {
+    next_request(socket, Some(until), proxy).await
 }
 
-/// Waits for the head of the next request. `None` when there will be none.
+/// Waits for the head of the next request, till `until` if it is the first one. `None` when there
+/// will be none.
 async fn next_request(
     socket: &mut Socket,
-    idle: Duration,
+    until: Option<Instant>,
     proxy: &Proxy,
 ) -> Result<Option<Request>, BadRequest> {
     let mut begun: Option<Instant> = None;
@@ -110,28 +97,35 @@ async fn next_request(
                 // buffer each.
                 socket.settle(&proxy.buffers);
             }
+        } else {
+            socket.settle(&proxy.buffers);
         }
-        let deadline = match begun {
-            Some(begun) => begun + proxy.limits.head_timeout,
-            None => {
-                socket.settle(&proxy.buffers);
-                Instant::now() + idle
-            }
+        let (deadline, is_spare) = match (until, begun) {
+            (Some(until), _) => (until, false),
+            (None, Some(begun)) => (begun + proxy.limits.head_timeout, false),
+            (None, None) => (Instant::now() + IDLE_TIMEOUT, true),
         };
         let filled = socket.fill(&proxy.buffers);
-        match proxy.idle.wait(deadline, filled).await {
+        match proxy.idle.stay(deadline, is_spare, filled).await {
             Some(Ok(1..)) => {}
             Some(Ok(0) | Err(_)) => return Ok(None),
-            None if begun.is_some() && !proxy.closing.is_cancelled() => {
+            None if proxy.closing.is_cancelled() => return Ok(None),
+            None if begun.is_some() => {
                 return Err(BadRequest::TooSlow(proxy.limits.head_timeout));
             }
-            None => return Ok(None),
+            None => {
+                if until.is_some() {
+                    // An answer to nothing may be taken for that to the next request.
+                    proxy.hits.count(Some(Limit::HeadTimeout));
+                }
+                return Ok(None);
+            }
         }
     }
 }
 
 /// Says what is wrong with what came, and closes.
-async fn refuse(mut socket: Socket, bad: BadRequest, proxy: &Proxy) {
+pub(crate) async fn refuse(mut socket: Socket, bad: BadRequest, proxy: &Proxy) {
     let limit = bad.limit();
     proxy.hits.count(limit);
     let text = told(&bad, limit);
@@ -222,9 +216,6 @@ pub(crate) async fn refuse_body(
     None
 }
 
-/// Whoever connects has something to say: a connection that stays silent only takes a file.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Longer than Prometheus (5 min) and Go clients (90 s) keep an idle connection: were it shorter,
 /// they might send their next request into a connection that has just been closed.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(360);
@@ -262,7 +253,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_is_small() {
-        let size = size_of_val(&serve(socket(), peer(), proxy()));
+        let heard = Box::pin(async { Some((socket(), peer(), proxy())) });
+        let size = size_of_val(&serve(heard));
         // A million of them wait. The task around it adds less than a hundred bytes.
         assert!(size <= 560, "{size} bytes");
     }

@@ -1,4 +1,5 @@
-//! Connections that wait for a request: one sweep over them instead of a timer for each.
+//! Connections that wait for a request: one sweep over them instead of a timer for each. Those that
+//! have had their answers and wait for more can be done without when places are scarce.
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
@@ -29,12 +30,19 @@ struct Waiting {
     next: Option<Instant>,
     /// When to look at them next at the soonest.
     not_before: Option<Instant>,
+    /// Who of them could be done without when that was last asked, the longest idle last. Some may
+    /// have left.
+    spare: Vec<PlaceKey>,
+    /// When that was.
+    asked: Option<Instant>,
     is_closed: bool,
 }
 
 #[derive(Debug)]
 struct Place {
     until: Instant,
+    /// Since when it has been idle, where it can be done without.
+    idle_since: Option<Instant>,
     waker: Waker,
 }
 
@@ -46,9 +54,20 @@ impl Idle {
         until: Instant,
         request: impl Future<Output = T>,
     ) -> Option<T> {
+        self.stay(until, false, request).await
+    }
+
+    /// As [`Idle::wait`], with a connection that may be done without.
+    pub(crate) async fn stay<T>(
+        &self,
+        until: Instant,
+        is_spare: bool,
+        request: impl Future<Output = T>,
+    ) -> Option<T> {
         let mut request = pin!(request);
         let mut guest = Guest {
             idle: self,
+            is_spare,
             key: None,
         };
         poll_fn(|cx| match request.as_mut().poll(cx) {
@@ -57,6 +76,12 @@ impl Idle {
             Poll::Pending => Poll::Pending,
         })
         .await
+    }
+
+    /// Ends the wait that has lasted longest of those that can be done without. Whether there is one.
+    pub(crate) fn end_longest(&self) -> bool {
+        let longest = self.waiting.lock().take_longest(Instant::now());
+        longest.map(Waker::wake).is_some()
     }
 
     /// Ends waits when their time is up. Runs until it is dropped.
@@ -107,6 +132,26 @@ impl Waiting {
         self.not_before.map_or(until, |pause| until.max(pause))
     }
 
+    fn take_longest(&mut self, now: Instant) -> Option<Waker> {
+        loop {
+            while let Some(key) = self.spare.pop() {
+                if let Some(place) = self.places.remove(key) {
+                    return Some(place.waker);
+                }
+            }
+            // To look at all of them for each that comes would be slow where there are many.
+            if self.asked.is_some_and(|asked| now < asked + PAUSE) {
+                return None;
+            }
+            self.asked = Some(now);
+            let idle = |(key, place): (PlaceKey, &Place)| Some((place.idle_since?, key));
+            let mut idle: Vec<_> = self.places.iter().filter_map(idle).collect();
+            idle.retain(|(since, _)| *since + NEEDLESS_AFTER <= now);
+            idle.sort_unstable_by(|a, b| b.cmp(a));
+            self.spare = idle.into_iter().map(|(_, key)| key).collect();
+        }
+    }
+
     fn close(&mut self) -> Vec<Waker> {
         self.is_closed = true;
         self.places.drain().map(|(_, place)| place.waker).collect()
@@ -116,6 +161,7 @@ impl Waiting {
 /// A connection that waits, and its place where it could not go on at once.
 struct Guest<'a> {
     idle: &'a Idle,
+    is_spare: bool,
     key: Option<PlaceKey>,
 }
 
@@ -126,8 +172,11 @@ impl Guest<'_> {
             if waiting.is_closed {
                 return true;
             }
-            let waker = cx.waker().clone();
-            self.key = Some(waiting.places.insert(Place { until, waker }));
+            self.key = Some(waiting.places.insert(Place {
+                until,
+                idle_since: self.is_spare.then(Instant::now),
+                waker: cx.waker().clone(),
+            }));
             let sweep = waiting.sweep_for(until);
             if waiting.next.is_none_or(|next| sweep < next) {
                 waiting.next = Some(sweep);
@@ -157,6 +206,9 @@ impl Drop for Guest<'_> {
 /// Between two sweeps, whatever comes: a sweep looks at all who wait, and nobody minds to be closed a
 /// second late.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// A connection that has been idle for so long is not in the middle of anything.
+const NEEDLESS_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -198,5 +250,41 @@ mod tests {
         idle.close();
         assert_eq!(last.await.unwrap(), 30);
         assert_eq!(idle.wait(after(50), pending::<()>()).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_is_done_without_first_and_who_is_busy_never() {
+        let idle = Arc::new(Idle::default());
+        let tasks = tokio_util::task::TaskTracker::new();
+        let until = Instant::now() + Duration::from_secs(360);
+        let wait = |is_spare| {
+            let idle = idle.clone();
+            tasks.spawn(async move { idle.stay(until, is_spare, pending::<()>()).await })
+        };
+        let second = async || tokio::time::sleep(Duration::from_secs(1)).await;
+        let busy = wait(false);
+        second().await;
+        let longest = wait(true);
+        second().await;
+        let (left, next) = (wait(true), wait(true));
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        assert!(!idle.end_longest(), "nobody has been idle for long");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let newest = wait(true);
+        assert!(idle.end_longest());
+        second().await;
+        assert!(longest.is_finished());
+        left.abort();
+        assert!(left.await.is_err());
+        assert!(idle.end_longest());
+        second().await;
+        assert!(next.is_finished());
+        for _ in 0..3 {
+            assert!(!idle.end_longest());
+            second().await;
+        }
+        assert!(!busy.is_finished() && !newest.is_finished());
+        idle.close();
+        assert_eq!((busy.await.unwrap(), newest.await.unwrap()), (None, None));
     }
 }

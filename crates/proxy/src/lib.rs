@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`cli`], [`config`] | the flags, and what they come to |
 //! | [`access`] | who may come in, and what for |
-//! | `accept` | connections from the listener on: handshakes, and what is done when there are too many |
+//! | `accept`, `crowd` | connections from the listener to their first request; and who has to go when there are too many |
 //! | `connection`, `idle` | one connection from its first request to its last: which request is whose; and who waits for one |
 //! | `poll`, `push`, `scrape` | the three legs, on the bare socket; `http1` is their HTTP |
 //! | `delivery` | whether a client has got what it was sent |
@@ -23,6 +23,7 @@ mod accept;
 mod answer;
 mod clients;
 mod connection;
+mod crowd;
 mod delivery;
 mod error;
 mod exchange;
@@ -44,7 +45,6 @@ use std::time::Duration;
 use pushprox_daemon::Shutdown;
 use pushprox_daemon::metrics::Registry;
 use pushprox_protocol::timeout::ScrapeTimeouts;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -53,6 +53,7 @@ use tracing::{info, warn};
 pub use access::{Access, Door, Entrance};
 use clients::ClientList;
 pub use config::Config;
+use crowd::Crowd;
 use http1::buffers::Buffers;
 use idle::Idle;
 use limits::{Limit, LimitHits, Limits};
@@ -75,8 +76,7 @@ struct Proxy {
     buffers: Arc<Buffers>,
     idle: Idle,
     client_list: ClientList,
-    /// For connections that are more than there may be, while they are turned away.
-    spare: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
     started: Instant,
     /// No more polls and scrapes are taken.
     draining: CancellationToken,
@@ -110,7 +110,7 @@ impl Proxy {
             buffers: Arc::default(),
             idle: Idle::default(),
             client_list: ClientList::default(),
-            spare: Arc::new(Semaphore::new(accept::SPARE)),
+            crowd: Arc::new(Crowd::new(config.limits.connections)),
             started: Instant::now(),
             draining,
             closing: CancellationToken::new(),
@@ -129,9 +129,8 @@ pub async fn run(config: Config, entrance: impl Into<Entrance>, shutdown: Shutdo
     proxy.access.watch(&shutdown);
     proxy.access.warn_if_open(&doors);
     let accepting = TaskTracker::new();
-    let connections = TaskTracker::new();
     for door in doors {
-        accepting.spawn(accept::accept(door, proxy.clone(), connections.clone()));
+        accepting.spawn(accept::accept(door, proxy.clone()));
     }
     accepting.close();
     let expiry = {
@@ -154,6 +153,7 @@ pub async fn run(config: Config, entrance: impl Into<Entrance>, shutdown: Shutdo
     proxy.rendezvous.abandon();
     proxy.closing.cancel();
     accepting.wait().await;
+    let connections = &proxy.crowd.connections;
     connections.close();
     let end = end.max(Instant::now() + LAST_WORDS);
     let closed = timeout_at(end, connections.wait()).await.is_ok();

@@ -48,7 +48,8 @@ pub struct Limits {
     #[arg(long = "limit.push-head-size", value_name = "BYTES", default_value = "65536", value_parser = number::<1024, MEBIBYTE>)]
     pub push_head_size: usize,
 
-    /// How long the head of a request may take from its first byte on
+    /// How long the head of a request may take: the first one on a connection from when that comes
+    /// about, with the TLS handshake, and others from their first byte on
     #[arg(long = "limit.head-timeout", value_name = "DURATION", default_value = "10s", value_parser = positive_go_duration)]
     pub head_timeout: Duration,
 
@@ -119,11 +120,6 @@ impl Limits {
             0 => room,
             wanted => wanted.min(room),
         };
-    }
-
-    /// Whether one more than `connections` would be too many.
-    pub(crate) fn are_enough(&self, connections: usize) -> bool {
-        self.connections != 0 && connections >= self.connections
     }
 }
 
@@ -288,6 +284,5 @@ mod tests {
             limits.fit_into(files);
             assert_eq!(limits.connections, connections, "{flag} {files:?}");
         }
-        assert!(!Limits::default().are_enough(usize::MAX));
     }
 }

@@ -6,9 +6,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use crate::exit::io_reason;
@@ -52,6 +54,15 @@ impl Listener {
     /// Failures of a single connection are passed over. When the process is out of descriptors or
     /// memory, it pauses before it tries again, and says so once per shortage.
     pub async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        self.accept_in_place_of(|| false).await
+    }
+
+    /// As [`Listener::accept`]; but when the process is out of descriptors or memory, `leave` is to
+    /// let go of a connection, and says whether there was one.
+    pub async fn accept_in_place_of(
+        &mut self,
+        leave: impl Fn() -> bool,
+    ) -> (TcpStream, SocketAddr) {
         loop {
             match self.tcp.accept().await {
                 Ok(connection) => {
@@ -66,7 +77,12 @@ impl Listener {
                             "cannot accept connections for now"
                         );
                     }
-                    tokio::time::sleep(PAUSE_WHILE_SHORT).await;
+                    if self.has_somebody_waiting() && leave() {
+                        // It is gone once its task has had its turn.
+                        yield_now().await;
+                    } else {
+                        sleep(PAUSE_WHILE_SHORT).await;
+                    }
                 }
             }
         }
@@ -74,6 +90,14 @@ impl Listener {
 }
 
 impl Listener {
+    /// A system that is out of descriptors says so before it looks whether there is a connection.
+    fn has_somebody_waiting(&self) -> bool {
+        let mut asked = [PollFd::new(&self.tcp, PollFlags::IN)];
+        let told = poll(&mut asked, Some(&Timespec::default()));
+        let [listener] = asked;
+        told.is_ok() && listener.revents().contains(PollFlags::IN)
+    }
+
     /// Gives each connection its own moment to be probed. Thousands of clients that came in the same
     /// second would else be probed in the same moment, more than the system's queues take, and
     /// live ones would be given up for dead.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -208,6 +208,12 @@ impl Socket {
             self.0.stream.flush().await
         }))
         .await?
+    }
+
+    /// Says something to a peer that is left alone then, whether it takes it or not.
+    pub(crate) fn say(&mut self, bytes: &[u8]) {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.try_write(&mut cx, bytes).ok();
     }
 
     /// Writes what can be written now: how much that was, and whether it was all.

@@ -114,19 +114,64 @@ async fn there_is_room_again_when_somebody_leaves() {
 }
 
 #[tokio::test]
-async fn a_flood_of_silent_connections_does_not_keep_it_from_accepting() {
-    let (proxy, mut legs) = crowded().await;
-    let mut silent = Vec::new();
-    for _ in 0..100 {
-        silent.push(proxy.connect().await);
+async fn in_a_flood_of_strangers_each_probe_is_answered() {
+    for said in ["", "G", "POST /poll HTTP/1.1\r\nHost: proxy\r\nContent-Le"] {
+        let mut small = command(PROGRAM);
+        small.args([LISTEN, "--limit.connections=3"]);
+        let mut proxy = pushprox::Proxy::run(small).await;
+        let rest = proxy.daemon.descriptors();
+        let mut legs = Legs::open(proxy.address).await;
+        let mut strangers = Vec::new();
+        for _ in 0..30 {
+            // More than can be given a hearing, and none of them leaves by itself.
+            for _ in 0..20 {
+                let mut stranger = Connection::open(proxy.address).await.unwrap();
+                stranger.send(said.as_bytes()).await.unwrap();
+                strangers.push(stranger);
+            }
+            let answer = get(proxy.address, "/-/healthy").await;
+            assert_eq!(answer.status(), 200, "beside {said:?}: {answer:?}");
+        }
+        legs.serve("meanwhile").await;
+        proxy.daemon.line(&["too many connections"]).await;
+        drop(legs);
+        // A stranger takes no place, however long it stays.
+        let mut others = Legs::open(proxy.address).await;
+        others.serve("after it").await;
+        drop((others, strangers));
+        until("nothing is left of it", SOON, async || {
+            (proxy.daemon.descriptors() <= rest).then_some(())
+        })
+        .await;
     }
-    // All that it can give a hearing are taken: the next is told at once.
-    let mut next = proxy.connect().await;
-    let refused = next.receive().await.unwrap();
-    assert_eq!(refused.status(), 503);
+}
+
+#[tokio::test]
+async fn whoever_has_been_silent_for_the_longest_makes_room_and_is_told() {
+    let (proxy, mut legs) = crowded().await;
+    let mut strangers = Vec::new();
+    for _ in 0..17 {
+        strangers.push(proxy.connect().await);
+    }
+    let told = strangers[0].receive().await.unwrap();
+    assert_eq!(told.status(), 503);
+    assert_eq!(told.reason(), "too many connections (--limit.connections)");
+    assert!(strangers[0].rest().await.is_empty());
     legs.serve("meanwhile").await;
-    drop(silent);
-    hears_again(proxy.address).await;
+    assert!(strangers[1..].iter().all(|stranger| !stranger.is_closed()));
+}
+
+#[tokio::test]
+async fn strangers_that_say_nothing_take_no_place() {
+    let mut config = config();
+    config.limits.connections = 3;
+    let proxy = start_with(config).await;
+    let mut strangers = Vec::new();
+    for _ in 0..30 {
+        strangers.push(proxy.connect().await);
+    }
+    let mut legs = Legs::open(proxy.address).await;
+    legs.serve("beside them").await;
 }
 
 #[tokio::test]
@@ -204,6 +249,29 @@ async fn a_process_that_is_out_of_files_serves_whom_it_has_and_recovers() {
 /// How often a shortage may have been told: it counts as another when there was none for 30 s.
 fn most_told(begun: Instant) -> usize {
     1 + usize::try_from(begun.elapsed().as_secs() / 30).unwrap()
+}
+
+#[tokio::test]
+async fn out_of_files_those_that_say_nothing_make_room_for_those_that_speak() {
+    let mut unlimited = command(PROGRAM);
+    unlimited.arg(LISTEN);
+    let mut proxy = pushprox::Proxy::run(unlimited).await;
+    let mut legs = Legs::open(proxy.address).await;
+    let files = u64::try_from(proxy.daemon.descriptors()).unwrap();
+    proxy.daemon.limit_files(files + 5);
+    let mut strangers = Vec::new();
+    for _ in 0..30 {
+        for _ in 0..20 {
+            strangers.push(Connection::open(proxy.address).await.unwrap());
+        }
+        assert_eq!(get(proxy.address, "/-/healthy").await.status(), 200);
+    }
+    proxy.daemon.line(&["cannot accept connections"]).await;
+    legs.serve("meanwhile").await;
+    let told = strangers[0].receive().await.unwrap();
+    assert_eq!(told.status(), 503);
+    // Not all that have been accepted had to go.
+    assert!(!strangers.last().unwrap().is_closed());
 }
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_proxy");

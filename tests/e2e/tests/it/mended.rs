@@ -11,6 +11,7 @@ use pushprox_testkit::target::Target;
 use pushprox_testkit::wait::{SOON, free_port, idle, until};
 use pushprox_testkit::wire::Message;
 use tokio::join;
+use tokio::sync::watch;
 
 #[test]
 fn scrapes_succeed_after_a_cut_of_two_seconds() {
@@ -58,6 +59,7 @@ async fn cut_and_mend(mut network: Network, cut: Duration) {
         rest.push(remote.client.daemon.descriptors());
     }
 
+    let (cut_now, is_cut) = watch::channel(false);
     let frozen = async {
         pulling.exporter.daemon.freeze();
         let answer = pulling.scrape(&proxy, 2.0);
@@ -68,11 +70,13 @@ async fn cut_and_mend(mut network: Network, cut: Duration) {
                 remote.host.cut();
             }
             pulling.exporter.daemon.thaw();
+            cut_now.send_replace(true);
         };
         let (answer, ()) = join!(answer, cutting);
         assert_eq!(answer.status(), 504, "{answer:?}");
     };
     let asked = async |remote: &Remote, after| {
+        is_cut.clone().wait_for(|is_cut| *is_cut).await.unwrap();
         idle(after).await;
         let answer = remote.scrape(&proxy, 1.0).await;
         // In the end the proxy forgets the name too.

@@ -174,5 +174,5 @@ where
     }
 }
 
-/// The proxy waits 30 s for a first byte and 10 s for the rest of a head.
-const HALF_OPEN: Duration = Duration::from_secs(120);
+/// The proxy waits 10 s for the head of a first request.
+const HALF_OPEN: Duration = Duration::from_secs(90);
