@@ -14,7 +14,8 @@ use http::Uri;
 ///
 /// The host is a DNS name, an IPv4 address or a bracketed IPv6 address. Names compare without
 /// regard to case, and a DNS name's trailing dot does not count; they print as they were written.
-/// A clone costs next to nothing.
+/// A clone costs next to nothing: a host of up to 44 characters stands in place, and clones of a longer
+/// one share it.
 ///
 /// ```
 /// use pushprox_protocol::Fqdn;
@@ -24,9 +25,21 @@ use http::Uri;
 /// # Ok::<(), pushprox_protocol::fqdn::NameError>(())
 /// ```
 #[derive(Clone)]
-pub struct Fqdn {
-    host: Arc<str>,
-    port: Option<NonZeroU16>,
+pub struct Fqdn(Name);
+
+/// A name's host and port, in 48 bytes. Whoever keeps many names finds those of common length without
+/// a look at another place in memory.
+#[derive(Clone)]
+enum Name {
+    Short {
+        port: Option<NonZeroU16>,
+        length: u8,
+        host: [u8; IN_PLACE],
+    },
+    Long {
+        port: Option<NonZeroU16>,
+        host: Arc<str>,
+    },
 }
 
 /// A name as it is looked up: borrowed, so that a look-up allocates nothing.
@@ -75,24 +88,53 @@ pub enum NameError {
 }
 
 impl Fqdn {
+    /// A host that has been looked at, and a port.
+    fn new(host: &str, port: Option<NonZeroU16>) -> Self {
+        let mut place = [0; IN_PLACE];
+        let (Some(to), Ok(length)) = (place.get_mut(..host.len()), u8::try_from(host.len())) else {
+            let host = host.into();
+            return Self(Name::Long { port, host });
+        };
+        to.copy_from_slice(host.as_bytes());
+        Self(Name::Short {
+            port,
+            length,
+            host: place,
+        })
+    }
+
     /// The host, as it was written.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        match &self.0 {
+            Name::Short { length, host, .. } => {
+                let host = host.get(..usize::from(*length)).unwrap_or_default();
+                std::str::from_utf8(host).unwrap_or_default()
+            }
+            Name::Long { host, .. } => host,
+        }
     }
 
     /// The port, if the name has one.
     #[must_use]
     pub fn port(&self) -> Option<NonZeroU16> {
-        self.port
+        let (Name::Short { port, .. } | Name::Long { port, .. }) = &self.0;
+        *port
+    }
+
+    /// This host with another port, or none.
+    fn with_port(mut self, other: Option<NonZeroU16>) -> Self {
+        let (Name::Short { port, .. } | Name::Long { port, .. }) = &mut self.0;
+        *port = other;
+        self
     }
 
     /// This name as a look-up key.
     #[must_use]
     pub fn as_ref(&self) -> FqdnRef<'_> {
         FqdnRef {
-            host: &self.host,
-            port: self.port,
+            host: self.host(),
+            port: self.port(),
         }
     }
 }
@@ -135,16 +177,14 @@ impl Target {
             return Err(NameError::Character(space));
         }
         let name = match host.strip_suffix(':') {
-            Some(host) => Fqdn::from_str(host).and_then(|name| match name.port {
+            Some(host) => Fqdn::from_str(host).and_then(|name| match name.port() {
                 None => Ok(name),
                 Some(_) => Err(NameError::Colons),
             })?,
             None => Fqdn::from_str(host)?,
         };
-        Ok(Self(Fqdn {
-            port: name.port.or(default_port),
-            host: name.host,
-        }))
+        let port = name.port().or(default_port);
+        Ok(Self(name.with_port(port)))
     }
 
     /// The name that matches first: host and port.
@@ -161,16 +201,15 @@ impl Target {
         let is_written = behind_host
             .split_once(':')
             .is_some_and(|(_, port)| !port.is_empty());
-        self.0
-            .port
-            .filter(|_| self.0.port != HTTP_PORT && !is_written)
+        let port = self.0.port();
+        port.filter(|_| port != HTTP_PORT && !is_written)
     }
 
     /// The name that matches where nobody registered the exact one: the host alone.
     #[must_use]
     pub fn bare(&self) -> FqdnRef<'_> {
         FqdnRef {
-            host: &self.0.host,
+            host: self.0.host(),
             port: None,
         }
     }
@@ -178,10 +217,7 @@ impl Target {
     /// The bare name itself, to be kept as a key.
     #[must_use]
     pub fn into_bare(self) -> Fqdn {
-        Fqdn {
-            host: self.0.host,
-            port: None,
-        }
+        self.0.with_port(None)
     }
 
     /// Whether a client of this name may answer for this target.
@@ -207,20 +243,14 @@ impl FromStr for Fqdn {
                 "" => None,
                 _ => Some(parse_port(after.strip_prefix(':').ok_or(NameError::Port)?)?),
             };
-            return Ok(Self {
-                host: format!("[{address}]").into(),
-                port,
-            });
+            return Ok(Self::new(&format!("[{address}]"), port));
         }
         let (host, port) = match text.split_once(':') {
             None => (text, None),
             Some((_, port)) if port.contains(':') => return Err(NameError::Colons),
             Some((host, port)) => (host, Some(parse_port(port)?)),
         };
-        Ok(Self {
-            host: parse_host(host)?.into(),
-            port,
-        })
+        Ok(Self::new(parse_host(host)?, port))
     }
 }
 
@@ -330,6 +360,8 @@ fn parse_port(port: &str) -> Result<NonZeroU16, NameError> {
     port.parse().map_err(|_| NameError::Port)
 }
 
+/// With the rest, a name is 48 bytes.
+const IN_PLACE: usize = 44;
 /// RFC 1035, section 2.3.4, without the length octets.
 const MAX_HOST: usize = 253;
 /// No byte of a host, so that no host can look like another with its port.
