@@ -1,11 +1,12 @@
 //! `POST /poll`: a client registers its name and waits for work, on a bare socket.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::StatusCode;
 use pushprox_daemon::guard::{Denied, Place};
 use pushprox_protocol::fqdn::NameError;
@@ -14,13 +15,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use crate::access::{Identity, Peer, Registrant, Role};
-use crate::connection::{left, refuse_body};
+use crate::connection::{poll_left, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
 use crate::http1::request::Request;
-use crate::http1::socket::Socket;
+use crate::http1::socket::{Socket, Written};
 use crate::limits::{Limit, told};
-use crate::rendezvous::{HandedOut, ParkedPoll, PollEnd};
+use crate::rendezvous::{HandedOut, ParkedPoll, PollEnd, Sent};
 use crate::{Proxy, delivery};
 
 /// Why a poll is not parked.
@@ -59,13 +60,15 @@ pub(crate) struct Parked {
     socket: Socket,
     poll: ParkedPoll,
     member: Option<Box<Registrant>>,
-    wait: Wait,
+    /// The seconds that it waits by its client's wish.
+    preferred: Option<u32>,
     keep_alive: bool,
     since: Instant,
 }
 
 /// What looks at a poll that could not be parked at once: it is parked then, or refused.
-type Later<'a> = Pin<Box<dyn Future<Output = Result<Parked, Option<Socket>>> + Send + 'a>>;
+pub(crate) type Later<'a> =
+    Pin<Box<dyn Future<Output = Result<Parked, Option<Socket>>> + Send + 'a>>;
 
 /// Registers a poll's name and parks it. What cannot be done at once, since the client has to show
 /// who it is, the name is still on its way or is refused, is left to a future of its own: the room
@@ -91,7 +94,7 @@ pub(crate) fn accept<'a>(
             socket,
             poll,
             member,
-            wait,
+            preferred: wait.preferred(),
             keep_alive: request.keep_alive,
             since,
         })
@@ -167,40 +170,107 @@ async fn join(
 /// follow on it.
 #[expect(
     clippy::manual_async_fn,
-    reason = "an async fn would keep its argument twice for as long as the poll is parked"
+    reason = "an async fn would keep its arguments twice for as long as the poll is parked"
 )]
-pub(crate) fn park(
-    mut parked: Parked,
-    proxy: &Proxy,
-) -> impl Future<Output = Option<Socket>> + Send {
+pub(crate) fn park<'a>(
+    mut accepted: Result<Parked, Later<'a>>,
+    proxy: &'a Proxy,
+) -> impl Future<Output = Option<Socket>> + Send + 'a {
+    // It stays where it is, for the same reason.
     async move {
-        let end = tokio::select! {
-            biased;
-            // First, so that a client that has left is not handed anything.
-            () = left(&mut parked.socket, proxy) => return None,
-            end = parked.poll.end() => end,
-        };
+        if let Err(later) = &mut accepted {
+            match later.await {
+                Ok(parked) => accepted = Ok(parked),
+                Err(refused) => return refused,
+            }
+        }
+        let parked = accepted.as_mut().ok()?;
+        // Apart, as what is matched on would keep its room while the rest is sent.
+        let (mut sent, mut unsent) = (None, None);
+        match poll_fn(|cx| parked.poll_reply(cx, proxy)).await {
+            Some(Reply::Out(out)) => sent = out,
+            Some(Reply::Unsent(rest)) => unsent = Some(rest),
+            None => return None,
+        }
+        if let Some(rest) = unsent {
+            sent = Box::pin(rest.send(parked, proxy)).await?;
+        }
+        if !parked.keep_alive {
+            // The answer is out; a client that does not take the end of the connection is left
+            // alone.
+            parked.socket.shutdown(&proxy.patience).await.ok();
+            return None;
+        }
+        if let Some(sent) = sent {
+            // In a box, so that the room for it is not kept by those that wait.
+            let watching = Box::pin(delivery::watch(&mut parked.socket, sent, proxy));
+            if !watching.await {
+                return None;
+            }
+        }
+        accepted.ok().map(|parked| parked.socket)
+    }
+}
+
+/// The answer to a poll.
+enum Reply {
+    /// It is out, and with it a scrape if there was one.
+    Out(Option<Sent>),
+    /// Its client does not take it at once.
+    Unsent(Box<Unsent>),
+}
+
+/// An answer, or the rest of one, on its way to a client that takes its time.
+struct Unsent {
+    bytes: BytesMut,
+    status: StatusCode,
+    handed_out: Option<HandedOut>,
+}
+
+impl Unsent {
+    async fn send(self: Box<Self>, parked: &mut Parked, proxy: &Proxy) -> Option<Option<Sent>> {
+        let writing = parked.socket.write_patiently(&self.bytes, &proxy.patience);
+        if let Err(error) = writing.await {
+            debug!(%error, "cannot answer a poll");
+            return None;
+        }
+        Some(parked.replied(self.status, self.handed_out, proxy))
+    }
+}
+
+impl Parked {
+    /// Answers the poll when it ends. `None` when nobody is to be answered.
+    fn poll_reply(&mut self, cx: &mut Context<'_>, proxy: &Proxy) -> Poll<Option<Reply>> {
+        // First, so that a client that has left is not handed anything.
+        if poll_left(&mut self.socket, proxy, cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        let end = ready!(self.poll.poll_end(cx));
+        Poll::Ready(self.reply(end, cx, proxy))
+    }
+
+    fn reply(&mut self, end: PollEnd, cx: &mut Context<'_>, proxy: &Proxy) -> Option<Reply> {
         let (status, bytes, handed_out) = match end {
             // Dropped, the hand-out goes to a client that is still there.
-            PollEnd::HandedOut(_) if parked.socket.stream().is_gone() => return None,
+            PollEnd::HandedOut(_) if self.socket.stream().is_gone() => return None,
             PollEnd::HandedOut(handed_out) => {
-                let holder = match parked.member.take() {
+                let holder = match self.member.take() {
                     // Where it has been struck off while it waited, the scrape is for another.
-                    Some(member) => member.identity_now(parked.socket.stream(), &proxy.access)?,
+                    Some(member) => member.identity_now(self.socket.stream(), &proxy.access)?,
                     None => Identity::Anyone,
                 };
                 handed_out.hold(holder);
-                let bytes = parked.head(StatusCode::OK).text(&handed_out.encode());
+                let bytes = self.head(StatusCode::OK).text(&handed_out.encode());
                 (StatusCode::OK, bytes, Some(handed_out))
             }
-            PollEnd::WaitIsOver => match parked.wait {
-                Wait::Preferred(_) => {
+            PollEnd::WaitIsOver => match self.preferred {
+                Some(_) => {
                     let status = StatusCode::NO_CONTENT;
-                    (status, parked.head(status).without_body(), None)
+                    (status, self.head(status).without_body(), None)
                 }
-                Wait::Forever | Wait::Limited(_) => {
+                None => {
                     let status = StatusCode::REQUEST_TIMEOUT;
-                    let bytes = parked.head(status).text(b"no scrape came in time\n");
+                    let bytes = self.head(status).text(b"no scrape came in time\n");
                     (status, bytes, None)
                 }
             },
@@ -208,34 +278,41 @@ pub(crate) fn park(
             // one's successor: they take a closed connection better than any answer.
             PollEnd::ShuttingDown => return None,
         };
-        if let Err(error) = parked.socket.write(&bytes, &proxy.patience).await {
-            debug!(%error, "cannot answer a poll");
-            return None;
-        }
-        let sent = handed_out.and_then(HandedOut::sent);
-        proxy.metrics.poll_ended(status, parked.since.elapsed());
-        match sent {
-            Some(sent) if parked.keep_alive => {
-                // In a box, so that the room for it is not kept by those that wait.
-                return Box::pin(delivery::watch(parked.socket, sent, proxy)).await;
+        match self.socket.try_write(cx, &bytes) {
+            Ok(Written::All) => Some(Reply::Out(self.replied(status, handed_out, proxy))),
+            Ok(Written::Part(length)) => {
+                let mut bytes = bytes;
+                bytes.advance(length);
+                Some(Reply::Unsent(Box::new(Unsent {
+                    bytes,
+                    status,
+                    handed_out,
+                })))
             }
-            None if parked.keep_alive => return Some(parked.socket),
-            _ => {}
+            Err(error) => {
+                debug!(%error, "cannot answer a poll");
+                None
+            }
         }
-        // The answer is out; a client that does not take the end of the connection is left alone.
-        parked.socket.shutdown(&proxy.patience).await.ok();
-        None
     }
-}
 
-impl Parked {
+    /// The answer is out.
+    fn replied(
+        &self,
+        status: StatusCode,
+        handed_out: Option<HandedOut>,
+        proxy: &Proxy,
+    ) -> Option<Sent> {
+        let sent = handed_out.and_then(HandedOut::sent);
+        proxy.metrics.poll_ended(status, self.since.elapsed());
+        sent
+    }
+
     fn head(&self, status: StatusCode) -> Answer {
         let answer = Answer::new(status, self.keep_alive);
-        match self.wait {
-            Wait::Preferred(seconds) => {
-                answer.header("Preference-Applied", &format!("wait={seconds}"))
-            }
-            Wait::Forever | Wait::Limited(_) => answer,
+        match self.preferred {
+            Some(seconds) => answer.header("Preference-Applied", &format!("wait={seconds}")),
+            None => answer,
         }
     }
 }
@@ -326,6 +403,13 @@ impl Wait {
             }
             (_, Some(limit)) => Self::Limited(limit),
             (_, None) => Self::Forever,
+        }
+    }
+
+    fn preferred(self) -> Option<u32> {
+        match self {
+            Self::Preferred(seconds) => Some(seconds),
+            Self::Forever | Self::Limited(_) => None,
         }
     }
 
