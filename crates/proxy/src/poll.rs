@@ -83,8 +83,8 @@ pub(crate) fn accept<'a>(
     let since = Instant::now();
     let wait = Wait::granted(preferred, proxy.poll_max_wait);
     let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
-    let register = move |name: Fqdn, member: Option<Box<Registrant>>, body: RequestBody| {
-        let parked = proxy.rendezvous.park(&name, wait.duration());
+    let register = move |name: Fqdn, member: Option<Box<Registrant>>, body: RequestBody, now| {
+        let parked = proxy.rendezvous.park(&name, wait.duration(), now);
         let Some(poll) = parked else {
             return Err(Box::new(body));
         };
@@ -106,7 +106,7 @@ pub(crate) fn accept<'a>(
         false => None,
     };
     let refused = match arrived {
-        Some(Ok(name)) => match register(name, None, body) {
+        Some(Ok(name)) => match register(name, None, body, since) {
             Ok(parked) => return Ok(parked),
             Err(body) => (Refusal::Full, *body),
         },
@@ -114,7 +114,7 @@ pub(crate) fn accept<'a>(
         None => {
             return Err(unless_draining(proxy, async move {
                 let (refusal, body) = match join(&mut body, &request, peer, proxy).await {
-                    Ok((name, member)) => match register(name, member, body) {
+                    Ok((name, member)) => match register(name, member, body, Instant::now()) {
                         Ok(parked) => return Ok(parked),
                         Err(body) => (Refusal::Full, *body),
                     },
@@ -311,7 +311,7 @@ impl Parked {
     fn head(&self, status: StatusCode) -> Answer {
         let answer = Answer::new(status, self.keep_alive);
         match self.preferred {
-            Some(seconds) => answer.header("Preference-Applied", &format!("wait={seconds}")),
+            Some(seconds) => answer.preference_applied(seconds),
             None => answer,
         }
     }

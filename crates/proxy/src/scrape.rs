@@ -73,7 +73,10 @@ pub(crate) async fn serve(
     let mut report = Report::new(ScrapeId::random(), scrape.target.clone());
     let deadline = report.started + timeout;
     let is_head = scrape.method == Method::HEAD;
-    let answered = match proxy.rendezvous.scrape(report.id, scrape, timeout) {
+    let answered = match proxy
+        .rendezvous
+        .scrape(report.id, scrape, timeout, report.started)
+    {
         Ok(mut pending) => tokio::select! {
             biased;
             // A scrape whose Prometheus has hung up is forgotten.
@@ -215,7 +218,14 @@ async fn send(
         put(&mut head, "Date", &date());
     }
     match length {
-        Some(length) => put(&mut head, "Content-Length", length.to_string().as_bytes()),
+        Some(length) => {
+            let mut digits = itoa::Buffer::new();
+            put(
+                &mut head,
+                "Content-Length",
+                digits.format(length).as_bytes(),
+            );
+        }
         None if is_chunked => put(&mut head, "Transfer-Encoding", b"chunked"),
         None => {}
     }
@@ -225,14 +235,14 @@ async fn send(
     head.put_slice(b"\r\n");
 
     // The head goes out with the first of the body, and each chunk with its frame.
-    let mut head = Some(head.freeze());
+    let mut head = Some(head);
     let mut held = None;
     loop {
         let piece = match next_piece(body, &mut held).await {
             Some(piece) => piece?,
             None => {
                 if let Some(head) = head.take() {
-                    write(socket, [head, Bytes::new(), Bytes::new()], patience).await?;
+                    write(socket, [&head, b"", b""], patience).await?;
                 }
                 let next = async {
                     tokio::select! {
@@ -252,18 +262,17 @@ async fn send(
         };
         let before = head.take().unwrap_or_default();
         let Some(data) = piece else {
-            let last = Bytes::from_static(if is_chunked { LAST_CHUNK } else { b"" });
-            write(socket, [before, last, Bytes::new()], patience).await?;
+            let last = if is_chunked { LAST_CHUNK } else { b"" };
+            write(socket, [&before, last, b""], patience).await?;
             return Ok(());
         };
         report.bytes += data.len() as u64;
         if is_chunked {
-            let mut before = BytesMut::from(before);
+            let mut before = before;
             before.put_slice(&chunk_start(data.len()));
-            let parts = [before.freeze(), data, Bytes::from_static(CHUNK_END)];
-            write(socket, parts, patience).await?;
+            write(socket, [&before, &data, CHUNK_END], patience).await?;
         } else {
-            write(socket, [before, data, Bytes::new()], patience).await?;
+            write(socket, [&before, &data, b""], patience).await?;
         }
     }
 }
@@ -306,8 +315,8 @@ fn put(lines: &mut BytesMut, name: &str, value: &[u8]) {
 }
 
 /// Writes parts in one go, as far as the socket takes them.
-async fn write(socket: &mut Socket, parts: [Bytes; 3], patience: &Patience) -> Result<(), Broken> {
-    let mut slices = parts.each_ref().map(|part| IoSlice::new(part));
+async fn write(socket: &mut Socket, parts: [&[u8]; 3], patience: &Patience) -> Result<(), Broken> {
+    let mut slices = parts.map(IoSlice::new);
     let mut rest: &mut [IoSlice<'_>] = &mut slices;
     IoSlice::advance_slices(&mut rest, 0);
     while !rest.is_empty() {
@@ -362,11 +371,11 @@ impl Report {
     /// The answer has been passed on whole.
     fn answered(&mut self) {
         self.is_told = true;
-        let (status, bytes, duration) = (self.status, self.bytes, self.started.elapsed());
+        let (status, bytes) = (self.status, self.bytes);
         if (200..300).contains(&status) {
-            debug!(scrape_id = %self.id, fqdn = %self.target, outcome = "answered", status, bytes, ?duration, "scrape");
+            debug!(scrape_id = %self.id, fqdn = %self.target, outcome = "answered", status, bytes, duration = ?self.started.elapsed(), "scrape");
         } else {
-            warn!(scrape_id = %self.id, fqdn = %self.target, outcome = "the target is unhealthy", status, bytes, ?duration, "scrape");
+            warn!(scrape_id = %self.id, fqdn = %self.target, outcome = "the target is unhealthy", status, bytes, duration = ?self.started.elapsed(), "scrape");
         }
     }
 

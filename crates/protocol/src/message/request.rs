@@ -1,13 +1,16 @@
 //! The scrape as Prometheus asks for it, and the instruction that it becomes: one whole HTTP
 //! request in absolute form, as the body of a poll's answer.
 
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::{MessageError, head_error, header_map, header_slots, put_header, put_line};
+use super::{
+    MessageError, few_slots, head_error, header_map, header_slots, put_header, put_line, put_name,
+};
 use crate::fqdn::NameError;
 use crate::headers::{self, ID, SCRAPE_TIMEOUT_SECONDS};
 use crate::{ScrapeId, Target, timeout};
@@ -70,9 +73,24 @@ impl Scrape {
     ///
     /// The head is incomplete or not HTTP, or not that of a scrape.
     pub fn parse(head: &[u8]) -> Result<Self, ScrapeError> {
-        let mut slots = header_slots();
+        match Self::read(head, &mut few_slots()) {
+            Err(ScrapeError::Message(MessageError::TooManyHeaders)) => Self::parse_long(head),
+            read => read,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn parse_long(head: &[u8]) -> Result<Self, ScrapeError> {
+        Self::read(head, &mut header_slots())
+    }
+
+    fn read<'b>(
+        head: &'b [u8],
+        slots: &mut [MaybeUninit<httparse::Header<'b>>],
+    ) -> Result<Self, ScrapeError> {
         let mut request = httparse::Request::new(&mut []);
-        let parsed = request.parse_with_uninit_headers(head, &mut slots);
+        let parsed = request.parse_with_uninit_headers(head, slots);
         if parsed.map_err(head_error)?.is_partial() {
             return Err(MessageError::HeadUnfinished.into());
         }
@@ -132,9 +150,9 @@ impl Scrape {
         out.put_slice(&self.lines);
         let mut buffer = [0; ScrapeId::LENGTH];
         put_header(&mut out, &ID, id.encode(&mut buffer).as_bytes());
-        let left = timeout::format(left);
-        put_header(&mut out, &SCRAPE_TIMEOUT_SECONDS, left.as_bytes());
-        out.put_slice(b"\r\n");
+        put_name(&mut out, &SCRAPE_TIMEOUT_SECONDS);
+        timeout::put(left, &mut out);
+        out.put_slice(b"\r\n\r\n");
         out.freeze()
     }
 }
@@ -213,7 +231,7 @@ const ROOM_FOR_ID_AND_TIME: usize = 128;
 
 #[cfg(test)]
 mod tests {
-    use super::super::MAX_HEADERS;
+    use super::super::{FEW_HEADERS, MAX_HEADERS};
     use super::*;
     use proptest::prelude::*;
 
@@ -245,6 +263,14 @@ mod tests {
              X-Prometheus-Scrape-Timeout-Seconds: 9.5\r\n\
              \r\n"
         );
+    }
+
+    #[test]
+    fn headers_of_any_number_go_on() {
+        for number in [FEW_HEADERS, FEW_HEADERS + 1, MAX_HEADERS] {
+            let text = instruction("http://node/", &"A: b\r\n".repeat(number));
+            assert_eq!(text.matches("A: b\r\n").count(), number);
+        }
     }
 
     #[test]

@@ -92,7 +92,7 @@ mod tests {
             limits: Limits::default(),
         });
         let name = "node".parse().unwrap();
-        let poll = || rendezvous.park(&name, None).unwrap();
+        let poll = || rendezvous.park(&name, None, Instant::now()).unwrap();
         let (stuck, _peer) = connection(16 << 20, false).await;
         let (heard, _other_peer) = connection(3, true).await;
         let (stuck, heard) = (Link::of(&stuck).unwrap(), Link::of(&heard).unwrap());
@@ -100,7 +100,12 @@ mod tests {
         let mut first = poll();
         let scrape = Scrape::parse(b"GET http://node/ HTTP/1.1\r\n\r\n").unwrap();
         let _pending = rendezvous
-            .scrape(ScrapeId::random(), scrape, Duration::from_secs(60))
+            .scrape(
+                ScrapeId::random(),
+                scrape,
+                Duration::from_secs(60),
+                Instant::now(),
+            )
             .unwrap();
         let sent = async |poll: &mut super::super::ParkedPoll| match poll.end().await {
             PollEnd::HandedOut(handed_out) => handed_out.sent().unwrap(),

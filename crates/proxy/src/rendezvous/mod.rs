@@ -110,8 +110,12 @@ impl Rendezvous {
 
     /// Registers `name` and parks a poll under it, for `wait` at the most where one is given.
     /// `None` when the limit of names is reached or the proxy is going down.
-    pub(crate) fn park(&self, name: &Fqdn, wait: Option<Duration>) -> Option<ParkedPoll> {
-        let now = Instant::now();
+    pub(crate) fn park(
+        &self,
+        name: &Fqdn,
+        wait: Option<Duration>,
+        now: Instant,
+    ) -> Option<ParkedPoll> {
         let ends = wait.map(|wait| now + wait);
         let (key, seat, is_sooner, doubted) = {
             let mut meetings = self.shared.meetings.lock();
@@ -141,14 +145,14 @@ impl Rendezvous {
         Some(parked)
     }
 
-    /// Has a target scraped by its client, within `timeout`.
+    /// Has a target scraped by its client, within `timeout` from `now` on.
     pub(crate) fn scrape(
         &self,
         id: ScrapeId,
         scrape: Scrape,
         timeout: Duration,
+        now: Instant,
     ) -> Result<PendingScrape, Failure> {
-        let now = Instant::now();
         let deadline = now + timeout - timeout::answer_margin(timeout);
         let (handle, answer) = oneshot::channel();
         let target = scrape.target.clone();
