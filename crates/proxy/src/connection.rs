@@ -32,7 +32,7 @@ pub(crate) fn serve(
 ) -> impl Future<Output = ()> + Send {
     async move {
         let mut is_new = true;
-        loop {
+        let bad = loop {
             let idle = if is_new {
                 FIRST_BYTE_TIMEOUT
             } else {
@@ -42,7 +42,7 @@ pub(crate) fn serve(
             let request = match next_request(&mut socket, idle, &proxy).await {
                 Ok(Some(request)) => request,
                 Ok(None) => return,
-                Err(bad) => return Box::pin(refuse(socket, bad, &proxy)).await,
+                Err(bad) => break bad,
             };
             let certificate = peer.certificate.as_deref();
             if !proxy.access.still_trusts(certificate, socket.stream()) {
@@ -63,7 +63,9 @@ pub(crate) fn serve(
                 Some(more) => socket = more,
                 None => return,
             }
-        }
+        };
+        // Out here, where no request is that would keep its room meanwhile.
+        Box::pin(refuse(socket, bad, &proxy)).await;
     }
 }
 
@@ -105,11 +107,15 @@ fn next_request<'a>(
                 Some(Ok(0) | Err(_)) | None => return Ok(None),
             }
         }
-        match Request::parse(socket.ahead(), &proxy.limits)? {
-            Some(request) => Ok(Some(request)),
-            // In a box, since nearly all heads come in one piece.
-            None => Box::pin(rest_of_head(socket, proxy)).await,
+        {
+            // It ends here, so that it has no room in what waits.
+            let request = Request::parse(socket.ahead(), &proxy.limits)?;
+            if request.is_some() {
+                return Ok(request);
+            }
         }
+        // In a box, since nearly all heads come in one piece.
+        Box::pin(rest_of_head(socket, proxy)).await
     }
 }
 

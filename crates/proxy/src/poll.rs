@@ -186,12 +186,11 @@ pub(crate) fn park<'a>(
         }
         let parked = accepted.as_mut().ok()?;
         // Apart, as what is matched on would keep its room while the rest is sent.
-        let (mut sent, mut unsent) = (None, None);
-        match poll_fn(|cx| parked.poll_reply(cx, proxy)).await {
-            Some(Reply::Out(out)) => sent = out,
-            Some(Reply::Unsent(rest)) => unsent = Some(rest),
+        let (mut sent, unsent) = match poll_fn(|cx| parked.poll_reply(cx, proxy)).await {
+            Some(Reply::Out(sent)) => (sent, None),
+            Some(Reply::Unsent(rest)) => (None, Some(rest)),
             None => return None,
-        }
+        };
         if let Some(rest) = unsent {
             sent = Box::pin(rest.send(parked, proxy)).await?;
         }

@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use pushprox_daemon::guard::{Denied, Place};
 use pushprox_daemon::respond;
 use pushprox_protocol::message::body::{CHUNK_END, LAST_CHUNK, chunk_start};
-use pushprox_protocol::message::request::{Scrape, ScrapeError};
+use pushprox_protocol::message::request::ScrapeError;
 use pushprox_protocol::message::response::Framing;
 use pushprox_protocol::{ScrapeId, Target};
 use tokio::time::{Instant, timeout_at};
@@ -43,13 +43,12 @@ enum Broken {
 /// Has the target scraped by its client. The socket comes back where more requests may follow on it.
 pub(crate) async fn serve(
     mut socket: Socket,
-    request: Request,
+    mut request: Request,
     peer: &Peer,
     proxy: &Arc<Proxy>,
 ) -> Option<Socket> {
-    let head = socket.split_ahead(request.head);
-    let parsed = Scrape::parse(&head);
-    drop(head);
+    let parsed = request.scrape.take()?;
+    drop(socket.split_ahead(request.head));
     socket.settle(&proxy.buffers);
     let keep_alive = request.keep_alive && !request.has_body();
     let access = &proxy.access;
@@ -58,7 +57,7 @@ pub(crate) async fn serve(
         Ok(grant) => grant,
         Err(denied) => return Box::pin(deny(socket, &denied, keep_alive, proxy)).await,
     };
-    let scrape = match parsed {
+    let scrape = match *parsed {
         Ok(scrape) => scrape,
         Err(error) => return Box::pin(refuse(socket, error.into(), keep_alive, proxy)).await,
     };

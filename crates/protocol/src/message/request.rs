@@ -16,7 +16,7 @@ use crate::headers::{self, ID, SCRAPE_TIMEOUT_SECONDS};
 use crate::{ScrapeId, Target, timeout};
 
 /// A scrape as it goes to a client, before it has an id and a time.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scrape {
     /// `GET` or `HEAD`.
     pub method: Method,
@@ -94,13 +94,25 @@ impl Scrape {
         if parsed.map_err(head_error)?.is_partial() {
             return Err(MessageError::HeadUnfinished.into());
         }
+        Self::of(&request)
+    }
+
+    /// As [`Scrape::parse`], of a head that has been parsed for other reasons.
+    ///
+    /// # Errors
+    ///
+    /// It is not that of a scrape.
+    pub fn of(request: &httparse::Request<'_, '_>) -> Result<Self, ScrapeError> {
         let method = match request.method {
             Some("GET") => Method::GET,
             Some("HEAD") => Method::HEAD,
             _ => return Err(ScrapeError::Method),
         };
         let (target, authority, path) = Target::parse(request.path.unwrap_or_default())?;
-        let mut lines = BytesMut::with_capacity(head.len() + ROOM_FOR_ID_AND_TIME);
+        let headers = request.headers.iter();
+        let length: usize = headers.map(|h| h.name.len() + h.value.len() + 4).sum();
+        let room = length + 2 * authority.len() + path.len() + ROOM_FOR_FIRST_LINES;
+        let mut lines = BytesMut::with_capacity(room);
         lines.put_slice(method.as_str().as_bytes());
         lines.put_slice(b" http://");
         // The instruction's scheme is http whatever the scrape's was, and a port that was left out
@@ -225,6 +237,9 @@ fn id_among_lines(message: &[u8]) -> Option<HeaderValue> {
         _ => None,
     }
 }
+
+/// What the first line and the `Host` have besides the target, and more than a port that was left out.
+const ROOM_FOR_FIRST_LINES: usize = 64;
 
 /// What the id and the time add to a scrape.
 const ROOM_FOR_ID_AND_TIME: usize = 128;

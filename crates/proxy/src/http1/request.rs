@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use memchr::memchr_iter;
 use pushprox_protocol::duration;
 use pushprox_protocol::headers;
+use pushprox_protocol::message::request::{Scrape, ScrapeError};
 use pushprox_protocol::message::response::Framing;
 use pushprox_protocol::message::{FEW_HEADERS, MAX_HEADERS};
 
@@ -30,6 +31,8 @@ pub(crate) struct Request {
     /// The credentials for the proxy, if there are any: the `Authorization` of a poll or a push, the
     /// `Proxy-Authorization` of a scrape.
     pub(crate) credentials: Option<Box<HeaderMap>>,
+    /// The scrape that it is, if it is one, or why it cannot be served.
+    pub(crate) scrape: Option<Box<Result<Scrape, ScrapeError>>>,
 }
 
 /// Who serves a request.
@@ -135,6 +138,7 @@ impl Request {
             is_http_1_1,
             expects_continue: false,
             credentials: None,
+            scrape: None,
         };
         let (mut length, mut is_chunked) = (None, false);
         for header in parsed.headers.iter() {
@@ -173,6 +177,9 @@ impl Request {
             (true, None) => Framing::Chunked,
             (false, length) => Framing::Length(length.unwrap_or(0)),
         };
+        if request.kind == Kind::Scrape {
+            request.scrape = Some(Box::new(Scrape::of(&parsed)));
+        }
         Ok(Some(request))
     }
 
