@@ -14,8 +14,8 @@ use http::Uri;
 ///
 /// The host is a DNS name, an IPv4 address or a bracketed IPv6 address. Names compare without
 /// regard to case, and a DNS name's trailing dot does not count; they print as they were written.
-/// A clone costs next to nothing: a host of up to 44 characters stands in place, and clones of a longer
-/// one share it.
+/// A clone costs next to nothing: a host of up to 44 characters stands in place, and clones of a
+/// longer one share it.
 ///
 /// ```
 /// use pushprox_protocol::Fqdn;

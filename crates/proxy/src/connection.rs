@@ -18,7 +18,7 @@ use crate::http1::pace::Pace;
 use crate::http1::request::{BadRequest, Kind, Request};
 use crate::http1::socket::Socket;
 use crate::limits::told;
-use crate::{Proxy, exchange, poll, push, scrape};
+use crate::{Proxy, exchange, parked, poll, push, scrape};
 
 /// Serves a connection to its end.
 #[expect(
@@ -52,7 +52,7 @@ pub(crate) fn serve(
             let served = match request.kind {
                 Kind::Poll { wait } => {
                     let accepted = poll::accept(socket, request, wait, &peer, &proxy);
-                    poll::park(accepted, &proxy).await
+                    parked::park(accepted, &proxy).await
                 }
                 // In boxes of their own, so that nothing of them is left while a poll is parked.
                 Kind::Push => Box::pin(push::serve(socket, request, &peer, &proxy)).await,

@@ -121,8 +121,8 @@ impl<S: Stream> Stream for TlsStream<S> {
 /// One connection's bytes. While nothing is read ahead, it holds no buffer.
 pub(crate) struct Socket(Box<Ends<dyn Stream>>);
 
-/// What a socket is, in one place: whoever owns it for a while moves no more than a pointer. Of a plain
-/// connection it is as large as a line of the processor's cache, and takes one of them.
+/// What a socket is, in one place: whoever owns it for a while moves no more than a pointer. Of a
+/// plain connection it is as large as a line of the processor's cache, and takes one of them.
 #[repr(align(64))]
 struct Ends<S: ?Sized> {
     ahead: BytesMut,

@@ -41,9 +41,9 @@ pub(super) struct Registrations<P> {
     with_port: usize,
     last_serial: Serial,
     version: u64,
-    /// When to look at each registration next, soonest first. What comes to nothing, since the poll has
-    /// ended otherwise, is found at the look: a timer is set at a poll only where the registration
-    /// would not be looked at in time.
+    /// When to look at each registration next, soonest first. What comes to nothing, since the poll
+    /// has ended otherwise, is found at the look: a timer is set at a poll only where the
+    /// registration would not be looked at in time.
     timers: BinaryHeap<Reverse<(Instant, NameHash)>>,
 }
 
@@ -223,8 +223,8 @@ impl<P> Registrations<P> {
         self.timers.peek().map(|Reverse((due, _))| *due)
     }
 
-    /// Ends the next of what is over at `now`. Timers that would come soon, and to nothing, are set anew
-    /// together: nobody is to wake up for each of them.
+    /// Ends the next of what is over at `now`. Timers that would come soon, and to nothing, are set
+    /// anew together: nobody is to wake up for each of them.
     pub(super) fn expire_next(&mut self, now: Instant) -> Option<Expired<P>> {
         while let Some(Reverse((due, hash))) = self.timers.peek().copied() {
             if due > now + SOON {
