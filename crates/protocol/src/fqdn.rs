@@ -14,7 +14,8 @@ use http::Uri;
 ///
 /// The host is a DNS name, an IPv4 address or a bracketed IPv6 address. Names compare without
 /// regard to case, and a DNS name's trailing dot does not count; they print as they were written.
-/// A clone costs next to nothing.
+/// A clone costs next to nothing: a host of up to 44 characters stands in place, and clones of a
+/// longer one share it.
 ///
 /// ```
 /// use pushprox_protocol::Fqdn;
@@ -24,16 +25,28 @@ use http::Uri;
 /// # Ok::<(), pushprox_protocol::fqdn::NameError>(())
 /// ```
 #[derive(Clone)]
-pub struct Fqdn {
-    host: Arc<str>,
-    port: Option<NonZeroU16>,
+pub struct Fqdn(Name);
+
+/// A name's host and port, in 48 bytes. Whoever keeps many names finds those of common length without
+/// a look at another place in memory.
+#[derive(Clone)]
+enum Name {
+    Short {
+        port: Option<NonZeroU16>,
+        length: u8,
+        host: [u8; IN_PLACE],
+    },
+    Long {
+        port: Option<NonZeroU16>,
+        host: Arc<str>,
+    },
 }
 
 /// A name as it is looked up: borrowed, so that a look-up allocates nothing.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct FqdnRef<'a> {
-    /// The host, in any case.
-    pub host: &'a str,
+    /// In any case; ASCII, as of every name.
+    host: &'a [u8],
     /// The port, or none for the bare name.
     pub port: Option<NonZeroU16>,
 }
@@ -75,25 +88,68 @@ pub enum NameError {
 }
 
 impl Fqdn {
+    /// A host that has been looked at, and a port.
+    fn new(host: &str, port: Option<NonZeroU16>) -> Self {
+        let mut place = [0; IN_PLACE];
+        let (Some(to), Ok(length)) = (place.get_mut(..host.len()), u8::try_from(host.len())) else {
+            let host = host.into();
+            return Self(Name::Long { port, host });
+        };
+        to.copy_from_slice(host.as_bytes());
+        Self(Name::Short {
+            port,
+            length,
+            host: place,
+        })
+    }
+
     /// The host, as it was written.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        self.as_ref().host()
     }
 
     /// The port, if the name has one.
     #[must_use]
     pub fn port(&self) -> Option<NonZeroU16> {
-        self.port
+        let (Name::Short { port, .. } | Name::Long { port, .. }) = &self.0;
+        *port
+    }
+
+    /// This host with another port, or none.
+    fn with_port(mut self, other: Option<NonZeroU16>) -> Self {
+        let (Name::Short { port, .. } | Name::Long { port, .. }) = &mut self.0;
+        *port = other;
+        self
     }
 
     /// This name as a look-up key.
     #[must_use]
     pub fn as_ref(&self) -> FqdnRef<'_> {
-        FqdnRef {
-            host: &self.host,
-            port: self.port,
+        match &self.0 {
+            Name::Short { port, length, host } => FqdnRef {
+                host: host.get(..usize::from(*length)).unwrap_or_default(),
+                port: *port,
+            },
+            Name::Long { port, host } => FqdnRef {
+                host: host.as_bytes(),
+                port: *port,
+            },
         }
+    }
+}
+
+impl<'a> FqdnRef<'a> {
+    /// The host, in any case.
+    #[must_use]
+    pub fn host(self) -> &'a str {
+        std::str::from_utf8(self.host).unwrap_or_default()
+    }
+
+    /// The host alone.
+    #[must_use]
+    pub fn bare(self) -> Self {
+        Self { port: None, ..self }
     }
 }
 
@@ -116,9 +172,11 @@ impl Target {
     ///
     /// As [`Target::from_uri`].
     pub fn parse(uri: &str) -> Result<(Self, &str, &str), NameError> {
-        let (scheme, rest) = uri.split_once("://").ok_or(NameError::Uri)?;
-        let rest = rest.split_once('#').map_or(rest, |(rest, _)| rest);
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (scheme, rest) = split_at_byte(uri, b':').ok_or(NameError::Uri)?;
+        let rest = rest.strip_prefix("//").ok_or(NameError::Uri)?;
+        let rest = split_at_byte(rest, b'#').map_or(rest, |(rest, _)| rest);
+        let is_end = |byte: u8| matches!(byte, b'/' | b'?');
+        let end = rest.bytes().position(is_end).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         let host = without_user(authority);
         Ok((Self::new(scheme, host)?, host, path))
@@ -135,16 +193,14 @@ impl Target {
             return Err(NameError::Character(space));
         }
         let name = match host.strip_suffix(':') {
-            Some(host) => Fqdn::from_str(host).and_then(|name| match name.port {
+            Some(host) => Fqdn::from_str(host).and_then(|name| match name.port() {
                 None => Ok(name),
                 Some(_) => Err(NameError::Colons),
             })?,
             None => Fqdn::from_str(host)?,
         };
-        Ok(Self(Fqdn {
-            port: name.port.or(default_port),
-            host: name.host,
-        }))
+        let port = name.port().or(default_port);
+        Ok(Self(name.with_port(port)))
     }
 
     /// The name that matches first: host and port.
@@ -155,33 +211,24 @@ impl Target {
 
     /// The port that its authority, as it was written, leaves to a scheme other than `http`.
     pub(crate) fn port_left_out(&self, authority: &str) -> Option<NonZeroU16> {
+        let port = self.0.port().filter(|port| Some(*port) != HTTP_PORT)?;
         let behind_host = authority
             .rsplit_once(']')
             .map_or(authority, |(_, rest)| rest);
-        let is_written = behind_host
-            .split_once(':')
-            .is_some_and(|(_, port)| !port.is_empty());
-        self.0
-            .port
-            .filter(|_| self.0.port != HTTP_PORT && !is_written)
+        let is_written = split_at_byte(behind_host, b':').is_some_and(|(_, port)| !port.is_empty());
+        (!is_written).then_some(port)
     }
 
     /// The name that matches where nobody registered the exact one: the host alone.
     #[must_use]
     pub fn bare(&self) -> FqdnRef<'_> {
-        FqdnRef {
-            host: &self.0.host,
-            port: None,
-        }
+        self.0.as_ref().bare()
     }
 
     /// The bare name itself, to be kept as a key.
     #[must_use]
     pub fn into_bare(self) -> Fqdn {
-        Fqdn {
-            host: self.0.host,
-            port: None,
-        }
+        self.0.with_port(None)
     }
 
     /// Whether a client of this name may answer for this target.
@@ -207,20 +254,14 @@ impl FromStr for Fqdn {
                 "" => None,
                 _ => Some(parse_port(after.strip_prefix(':').ok_or(NameError::Port)?)?),
             };
-            return Ok(Self {
-                host: format!("[{address}]").into(),
-                port,
-            });
+            return Ok(Self::new(&format!("[{address}]"), port));
         }
-        let (host, port) = match text.split_once(':') {
+        let (host, port) = match split_at_byte(text, b':') {
             None => (text, None),
-            Some((_, port)) if port.contains(':') => return Err(NameError::Colons),
+            Some((_, port)) if port.bytes().any(|b| b == b':') => return Err(NameError::Colons),
             Some((host, port)) => (host, Some(parse_port(port)?)),
         };
-        Ok(Self {
-            host: parse_host(host)?.into(),
-            port,
-        })
+        Ok(Self::new(parse_host(host)?, port))
     }
 }
 
@@ -235,7 +276,7 @@ impl Eq for FqdnRef<'_> {}
 impl Hash for FqdnRef<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let mut lower = [0; 64];
-        for part in self.host.as_bytes().chunks(lower.len()) {
+        for part in self.host.chunks(lower.len()) {
             if let Some(place) = lower.get_mut(..part.len()) {
                 place.copy_from_slice(part);
             }
@@ -270,9 +311,15 @@ impl Equivalent<Fqdn> for FqdnRef<'_> {
 impl fmt::Display for FqdnRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {
-            None => f.write_str(self.host),
-            Some(port) => write!(f, "{}:{port}", self.host),
+            None => f.write_str(self.host()),
+            Some(port) => write!(f, "{}:{port}", self.host()),
         }
+    }
+}
+
+impl fmt::Debug for FqdnRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -294,11 +341,19 @@ impl fmt::Display for Target {
     }
 }
 
+/// What stands before the first such byte, which is ASCII, and behind it. Texts here are so short that
+/// a search for a character would cost more than this.
+fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let place = text.bytes().position(|other| other == byte)?;
+    Some((text.get(..place)?, text.get(place + 1..)?))
+}
+
 /// A user in a URI means nothing here: credentials for the target are a header.
 fn without_user(authority: &str) -> &str {
-    authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host)
+    match authority.bytes().rposition(|byte| byte == b'@') {
+        Some(place) => authority.get(place + 1..).unwrap_or_default(),
+        None => authority,
+    }
 }
 
 fn parse_host(host: &str) -> Result<&str, NameError> {
@@ -330,6 +385,8 @@ fn parse_port(port: &str) -> Result<NonZeroU16, NameError> {
     port.parse().map_err(|_| NameError::Port)
 }
 
+/// With the rest, a name is 48 bytes.
+const IN_PLACE: usize = 44;
 /// RFC 1035, section 2.3.4, without the length octets.
 const MAX_HOST: usize = 253;
 /// No byte of a host, so that no host can look like another with its port.

@@ -24,7 +24,11 @@ impl ScrapeId {
     /// Reads an id as this proxy writes it. Anything else cannot be one of ours.
     #[must_use]
     pub fn parse(value: &HeaderValue) -> Option<Self> {
-        let bytes = value.as_bytes();
+        Self::parse_bytes(value.as_bytes())
+    }
+
+    /// As [`ScrapeId::parse`], for a value that is not in a map.
+    pub(crate) fn parse_bytes(bytes: &[u8]) -> Option<Self> {
         // Only the hyphenated form is ever written: other spellings of the same UUID are refused.
         if bytes.len() != uuid::fmt::Hyphenated::LENGTH {
             return None;

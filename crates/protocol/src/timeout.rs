@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::{BufMut as _, BytesMut};
 use http::{HeaderMap, HeaderValue};
 
 use crate::headers::SCRAPE_TIMEOUT_SECONDS;
@@ -63,15 +64,24 @@ pub(crate) fn parse_bytes(value: &[u8]) -> Option<Duration> {
 /// as no time at all and bring the default.
 #[must_use]
 pub fn format(duration: Duration) -> HeaderValue {
+    let mut text = BytesMut::with_capacity(LONGEST_TIME);
+    put(duration, &mut text);
+    HeaderValue::from_maybe_shared(text.freeze()).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
+/// As [`format`], behind what is there.
+pub(crate) fn put(duration: Duration, out: &mut BytesMut) {
     let millis = duration.as_nanos().div_ceil(1_000_000).max(1);
     let (seconds, fraction) = (millis / 1_000, millis % 1_000);
-    let text = if fraction == 0 {
-        seconds.to_string()
-    } else {
-        let text = format!("{seconds}.{fraction:03}");
-        text.trim_end_matches('0').to_owned()
-    };
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("0"))
+    let mut digits = itoa::Buffer::new();
+    out.put_slice(digits.format(seconds).as_bytes());
+    if fraction > 0 {
+        // One in front, for the zeros behind it.
+        let text = digits.format(1_000 + fraction);
+        out.put_u8(b'.');
+        let text = text.strip_prefix('1').unwrap_or_default();
+        out.put_slice(text.trim_end_matches('0').as_bytes());
+    }
 }
 
 /// How long before a scrape's time is up its answer must be on its way.
@@ -83,6 +93,9 @@ pub fn format(duration: Duration) -> HeaderValue {
 pub fn answer_margin(timeout: Duration) -> Duration {
     (timeout / 10).min(Duration::from_millis(500))
 }
+
+/// Of a time that is written.
+const LONGEST_TIME: usize = 32;
 
 /// About 31 years: longer than any bound, and safe to add to a clock.
 const LONGEST_SECONDS: f64 = 1e9;

@@ -8,6 +8,7 @@
 //! under the name while that is so. A client that polls on another connection has closed this one,
 //! or has what came on it.
 
+use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
@@ -31,11 +32,11 @@ enum Known {
     Acknowledged,
 }
 
-/// Waits for the first bytes behind an instruction. The socket comes back when they are there.
-pub(crate) async fn watch(mut socket: Socket, sent: Sent, proxy: &Proxy) -> Option<Socket> {
+/// Waits for the first bytes behind an instruction. Whether they have come.
+pub(crate) async fn watch(socket: &mut Socket, sent: Sent, proxy: &Proxy) -> bool {
     if !socket.ahead().is_empty() {
         // What a client has sent ahead says nothing, and is to be served now.
-        return Some(socket);
+        return true;
     }
     let mut known = Known::Sent;
     let is_unseen = loop {
@@ -43,24 +44,24 @@ pub(crate) async fn watch(mut socket: Socket, sent: Sent, proxy: &Proxy) -> Opti
             Known::Sent | Known::Doubtful => ASKED_AFTER,
             Known::Acknowledged => IDLE_TIMEOUT,
         };
-        let filled = socket.fill(&proxy.buffers);
+        let filled = poll_fn(|cx| socket.poll_fill(cx, &proxy.buffers));
         match proxy.idle.wait(Instant::now() + wait, filled).await {
             Some(Ok(1..)) => {
                 if known == Known::Doubtful {
-                    is_settled(&socket, sent, proxy);
+                    is_settled(socket, sent, proxy);
                 }
-                return Some(socket);
+                return true;
             }
-            Some(end) => break is_unseen(&end, known, &socket),
-            None if known == Known::Acknowledged || proxy.closing.is_cancelled() => return None,
-            None => known = ask(&socket, sent, known, proxy),
+            Some(end) => break is_unseen(&end, known, socket),
+            None if known == Known::Acknowledged || proxy.closing.is_cancelled() => return false,
+            None => known = ask(socket, sent, known, proxy),
         }
     };
     if is_unseen {
         debug!(scrape_id = %sent.id(), "an instruction has not reached its client");
         proxy.rendezvous.unseen(sent);
     }
-    None
+    false
 }
 
 fn ask(socket: &Socket, sent: Sent, known: Known, proxy: &Proxy) -> Known {

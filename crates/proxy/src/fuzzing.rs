@@ -8,7 +8,6 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use pushprox_protocol::Target;
-use pushprox_protocol::message::request::Scrape;
 use pushprox_protocol::message::response::Framing;
 use tokio::io::AsyncWrite;
 
@@ -29,15 +28,13 @@ pub fn request(bytes: &[u8]) {
             assert!(request.head <= bytes.len().min(MAX_HEAD));
             assert!(request.body != Framing::ToEnd, "a request ends");
             assert!(request.is_http_1_1 || !request.keep_alive);
-            if request.kind == Kind::Scrape {
-                let head = bytes.get(..request.head).unwrap_or_default();
-                if let Ok(scrape) = Scrape::parse(head) {
-                    let target = scrape.target.to_string();
-                    assert!(
-                        Target::parse(&format!("http://{target}/")).is_ok(),
-                        "{target}"
-                    );
-                }
+            assert_eq!(request.scrape.is_some(), request.kind == Kind::Scrape);
+            if let Some(Ok(scrape)) = request.scrape.as_deref() {
+                let target = scrape.target.to_string();
+                assert!(
+                    Target::parse(&format!("http://{target}/")).is_ok(),
+                    "{target}"
+                );
             }
             request.head
         }

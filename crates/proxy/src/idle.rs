@@ -1,8 +1,8 @@
 //! Connections that wait for a request: one sweep over them instead of a timer for each. Those that
 //! have had their answers and wait for more can be done without when places are scarce.
 
-use std::future::{pending, poll_fn};
-use std::pin::pin;
+use std::future::pending;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -49,33 +49,25 @@ struct Place {
 impl Idle {
     /// Waits with a connection for its request, till about `until`. `None` when the time is up, or
     /// no more requests are taken.
-    pub(crate) async fn wait<T>(
-        &self,
-        until: Instant,
-        request: impl Future<Output = T>,
-    ) -> Option<T> {
-        self.stay(until, false, request).await
+    pub(crate) fn wait<F>(&self, until: Instant, request: F) -> Wait<'_, F>
+    where
+        F: Future + Unpin,
+    {
+        self.stay(until, false, request)
     }
 
     /// As [`Idle::wait`], with a connection that may be done without.
-    pub(crate) async fn stay<T>(
-        &self,
-        until: Instant,
-        is_spare: bool,
-        request: impl Future<Output = T>,
-    ) -> Option<T> {
-        let mut request = pin!(request);
-        let mut guest = Guest {
+    pub(crate) fn stay<F>(&self, until: Instant, is_spare: bool, request: F) -> Wait<'_, F>
+    where
+        F: Future + Unpin,
+    {
+        Wait {
             idle: self,
+            until,
             is_spare,
-            key: None,
-        };
-        poll_fn(|cx| match request.as_mut().poll(cx) {
-            Poll::Ready(request) => Poll::Ready(Some(request)),
-            Poll::Pending if guest.is_over(until, cx) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        })
-        .await
+            place: None,
+            request,
+        }
     }
 
     /// Ends the wait that has lasted longest of those that can be done without. Whether there is one.
@@ -159,20 +151,24 @@ impl Waiting {
 }
 
 /// A connection that waits, and its place where it could not go on at once.
-struct Guest<'a> {
+#[derive(Debug)]
+pub(crate) struct Wait<'a, F> {
     idle: &'a Idle,
+    until: Instant,
     is_spare: bool,
-    key: Option<PlaceKey>,
+    place: Option<PlaceKey>,
+    request: F,
 }
 
-impl Guest<'_> {
-    fn is_over(&mut self, until: Instant, cx: &Context<'_>) -> bool {
+impl<F> Wait<'_, F> {
+    fn is_over(&mut self, cx: &Context<'_>) -> bool {
         let mut waiting = self.idle.waiting.lock();
-        let Some(key) = self.key else {
+        let Some(key) = self.place else {
             if waiting.is_closed {
                 return true;
             }
-            self.key = Some(waiting.places.insert(Place {
+            let until = self.until;
+            self.place = Some(waiting.places.insert(Place {
                 until,
                 idle_since: self.is_spare.then(Instant::now),
                 waker: cx.waker().clone(),
@@ -195,9 +191,21 @@ impl Guest<'_> {
     }
 }
 
-impl Drop for Guest<'_> {
+impl<F: Future + Unpin> Future for Wait<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match Pin::new(&mut self.request).poll(cx) {
+            Poll::Ready(request) => Poll::Ready(Some(request)),
+            Poll::Pending if self.is_over(cx) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<F> Drop for Wait<'_, F> {
     fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
+        if let Some(key) = self.place.take() {
             self.idle.waiting.lock().places.remove(key);
         }
     }
@@ -212,6 +220,7 @@ const NEEDLESS_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
     use std::sync::Arc;
 
     use super::*;
@@ -233,10 +242,10 @@ mod tests {
                 start.elapsed().as_secs()
             })
         };
-        assert_eq!(idle.wait(after(0), async { 1 }).await, Some(1));
+        assert_eq!(idle.wait(after(0), ready(1)).await, Some(1));
         let (late, early) = (wait(after(20)), wait(after(10)));
         assert_eq!(early.await.unwrap(), 10);
-        let request = tokio::time::sleep_until(after(15));
+        let request = Box::pin(tokio::time::sleep_until(after(15)));
         assert_eq!(idle.wait(after(40), request).await, Some(()));
         let (one, behind) = (
             wait(after(18)),

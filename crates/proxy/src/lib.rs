@@ -7,6 +7,7 @@
 //! | `accept`, `crowd` | connections from the listener to their first request; and who has to go when there are too many |
 //! | `connection`, `idle` | one connection from its first request to its last: which request is whose; and who waits for one |
 //! | `poll`, `push`, `scrape` | the three legs, on the bare socket; `http1` is their HTTP |
+//! | `parked` | a poll that waits, and its answer |
 //! | `delivery` | whether a client has got what it was sent |
 //! | `exchange`, `router`, `clients` | the proxy's own pages, by hyper |
 //! | `rendezvous` | where scrapes meet polls, and pushes their scrapes |
@@ -32,6 +33,7 @@ pub mod fuzzing;
 mod http1;
 mod idle;
 mod metrics;
+mod parked;
 mod poll;
 mod progress;
 mod push;

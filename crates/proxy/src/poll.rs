@@ -13,15 +13,15 @@ use pushprox_protocol::{Fqdn, duration};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use crate::access::{Identity, Peer, Registrant, Role};
-use crate::connection::{left, refuse_body};
+use crate::Proxy;
+use crate::access::{Peer, Registrant, Role};
+use crate::connection::refuse_body;
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
 use crate::http1::request::Request;
 use crate::http1::socket::Socket;
 use crate::limits::{Limit, told};
-use crate::rendezvous::{HandedOut, ParkedPoll, PollEnd};
-use crate::{Proxy, delivery};
+use crate::parked::Parked;
 
 /// Why a poll is not parked.
 #[derive(Debug, thiserror::Error)]
@@ -53,19 +53,9 @@ pub(crate) enum Wait {
     Preferred(u32),
 }
 
-/// A poll that is parked: its socket, and what its answer needs to know of it.
-#[derive(Debug)]
-pub(crate) struct Parked {
-    socket: Socket,
-    poll: ParkedPoll,
-    member: Option<Box<Registrant>>,
-    wait: Wait,
-    keep_alive: bool,
-    since: Instant,
-}
-
 /// What looks at a poll that could not be parked at once: it is parked then, or refused.
-type Later<'a> = Pin<Box<dyn Future<Output = Result<Parked, Option<Socket>>> + Send + 'a>>;
+pub(crate) type Later<'a> =
+    Pin<Box<dyn Future<Output = Result<Parked, Option<Socket>>> + Send + 'a>>;
 
 /// Registers a poll's name and parks it. What cannot be done at once, since the client has to show
 /// who it is, the name is still on its way or is refused, is left to a future of its own: the room
@@ -80,8 +70,8 @@ pub(crate) fn accept<'a>(
     let since = Instant::now();
     let wait = Wait::granted(preferred, proxy.poll_max_wait);
     let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
-    let register = move |name: Fqdn, member: Option<Box<Registrant>>, body: RequestBody| {
-        let parked = proxy.rendezvous.park(&name, wait.duration());
+    let register = move |name: Fqdn, member: Option<Box<Registrant>>, body: RequestBody, now| {
+        let parked = proxy.rendezvous.park(&name, wait.duration(), now);
         let Some(poll) = parked else {
             return Err(Box::new(body));
         };
@@ -91,7 +81,7 @@ pub(crate) fn accept<'a>(
             socket,
             poll,
             member,
-            wait,
+            preferred: wait.preferred(),
             keep_alive: request.keep_alive,
             since,
         })
@@ -103,7 +93,7 @@ pub(crate) fn accept<'a>(
         false => None,
     };
     let refused = match arrived {
-        Some(Ok(name)) => match register(name, None, body) {
+        Some(Ok(name)) => match register(name, None, body, since) {
             Ok(parked) => return Ok(parked),
             Err(body) => (Refusal::Full, *body),
         },
@@ -111,7 +101,7 @@ pub(crate) fn accept<'a>(
         None => {
             return Err(unless_draining(proxy, async move {
                 let (refusal, body) = match join(&mut body, &request, peer, proxy).await {
-                    Ok((name, member)) => match register(name, member, body) {
+                    Ok((name, member)) => match register(name, member, body, Instant::now()) {
                         Ok(parked) => return Ok(parked),
                         Err(body) => (Refusal::Full, *body),
                     },
@@ -161,83 +151,6 @@ async fn join(
     let member = Registrant::new(grant, peer, &name, generation);
     let is_to_be_looked_at_again = !access.is_open();
     Ok((name, is_to_be_looked_at_again.then(|| Box::new(member))))
-}
-
-/// Waits for the end of a parked poll and answers it. The socket comes back where more requests may
-/// follow on it.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an async fn would keep its argument twice for as long as the poll is parked"
-)]
-pub(crate) fn park(
-    mut parked: Parked,
-    proxy: &Proxy,
-) -> impl Future<Output = Option<Socket>> + Send {
-    async move {
-        let end = tokio::select! {
-            biased;
-            // First, so that a client that has left is not handed anything.
-            () = left(&mut parked.socket, proxy) => return None,
-            end = parked.poll.end() => end,
-        };
-        let (status, bytes, handed_out) = match end {
-            // Dropped, the hand-out goes to a client that is still there.
-            PollEnd::HandedOut(_) if parked.socket.stream().is_gone() => return None,
-            PollEnd::HandedOut(handed_out) => {
-                let holder = match parked.member.take() {
-                    // Where it has been struck off while it waited, the scrape is for another.
-                    Some(member) => member.identity_now(parked.socket.stream(), &proxy.access)?,
-                    None => Identity::Anyone,
-                };
-                handed_out.hold(holder);
-                let bytes = parked.head(StatusCode::OK).text(&handed_out.encode());
-                (StatusCode::OK, bytes, Some(handed_out))
-            }
-            PollEnd::WaitIsOver => match parked.wait {
-                Wait::Preferred(_) => {
-                    let status = StatusCode::NO_CONTENT;
-                    (status, parked.head(status).without_body(), None)
-                }
-                Wait::Forever | Wait::Limited(_) => {
-                    let status = StatusCode::REQUEST_TIMEOUT;
-                    let bytes = parked.head(status).text(b"no scrape came in time\n");
-                    (status, bytes, None)
-                }
-            },
-            // Clients poll again at once on another connection, and so find another proxy or this
-            // one's successor: they take a closed connection better than any answer.
-            PollEnd::ShuttingDown => return None,
-        };
-        if let Err(error) = parked.socket.write(&bytes, &proxy.patience).await {
-            debug!(%error, "cannot answer a poll");
-            return None;
-        }
-        let sent = handed_out.and_then(HandedOut::sent);
-        proxy.metrics.poll_ended(status, parked.since.elapsed());
-        match sent {
-            Some(sent) if parked.keep_alive => {
-                // In a box, so that the room for it is not kept by those that wait.
-                return Box::pin(delivery::watch(parked.socket, sent, proxy)).await;
-            }
-            None if parked.keep_alive => return Some(parked.socket),
-            _ => {}
-        }
-        // The answer is out; a client that does not take the end of the connection is left alone.
-        parked.socket.shutdown(&proxy.patience).await.ok();
-        None
-    }
-}
-
-impl Parked {
-    fn head(&self, status: StatusCode) -> Answer {
-        let answer = Answer::new(status, self.keep_alive);
-        match self.wait {
-            Wait::Preferred(seconds) => {
-                answer.header("Preference-Applied", &format!("wait={seconds}"))
-            }
-            Wait::Forever | Wait::Limited(_) => answer,
-        }
-    }
 }
 
 /// Tells a client what is wrong, after a pause.
@@ -326,6 +239,13 @@ impl Wait {
             }
             (_, Some(limit)) => Self::Limited(limit),
             (_, None) => Self::Forever,
+        }
+    }
+
+    fn preferred(self) -> Option<u32> {
+        match self {
+            Self::Preferred(seconds) => Some(seconds),
+            Self::Forever | Self::Limited(_) => None,
         }
     }
 

@@ -271,7 +271,7 @@ fn deliver(
             return Err(Box::new((refusal, push)));
         }
     };
-    let id = ScrapeId::parse(&head.id).ok_or(NotTaken::Gone);
+    let id = head.id.ok_or(NotTaken::Gone);
     let completion = match id.and_then(|id| proxy.rendezvous.complete(id, by)) {
         Ok(completion) => completion,
         Err(NotTaken::Gone) => return Err(Box::new((Refusal::Gone, push))),

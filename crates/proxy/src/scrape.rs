@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use pushprox_daemon::guard::{Denied, Place};
 use pushprox_daemon::respond;
 use pushprox_protocol::message::body::{CHUNK_END, LAST_CHUNK, chunk_start};
-use pushprox_protocol::message::request::{Scrape, ScrapeError};
+use pushprox_protocol::message::request::ScrapeError;
 use pushprox_protocol::message::response::Framing;
 use pushprox_protocol::{ScrapeId, Target};
 use tokio::time::{Instant, timeout_at};
@@ -43,13 +43,12 @@ enum Broken {
 /// Has the target scraped by its client. The socket comes back where more requests may follow on it.
 pub(crate) async fn serve(
     mut socket: Socket,
-    request: Request,
+    mut request: Request,
     peer: &Peer,
     proxy: &Arc<Proxy>,
 ) -> Option<Socket> {
-    let head = socket.split_ahead(request.head);
-    let parsed = Scrape::parse(&head);
-    drop(head);
+    let parsed = request.scrape.take()?;
+    drop(socket.split_ahead(request.head));
     socket.settle(&proxy.buffers);
     let keep_alive = request.keep_alive && !request.has_body();
     let access = &proxy.access;
@@ -58,7 +57,7 @@ pub(crate) async fn serve(
         Ok(grant) => grant,
         Err(denied) => return Box::pin(deny(socket, &denied, keep_alive, proxy)).await,
     };
-    let scrape = match parsed {
+    let scrape = match *parsed {
         Ok(scrape) => scrape,
         Err(error) => return Box::pin(refuse(socket, error.into(), keep_alive, proxy)).await,
     };
@@ -73,7 +72,10 @@ pub(crate) async fn serve(
     let mut report = Report::new(ScrapeId::random(), scrape.target.clone());
     let deadline = report.started + timeout;
     let is_head = scrape.method == Method::HEAD;
-    let answered = match proxy.rendezvous.scrape(report.id, scrape, timeout) {
+    let answered = match proxy
+        .rendezvous
+        .scrape(report.id, scrape, timeout, report.started)
+    {
         Ok(mut pending) => tokio::select! {
             biased;
             // A scrape whose Prometheus has hung up is forgotten.
@@ -215,7 +217,14 @@ async fn send(
         put(&mut head, "Date", &date());
     }
     match length {
-        Some(length) => put(&mut head, "Content-Length", length.to_string().as_bytes()),
+        Some(length) => {
+            let mut digits = itoa::Buffer::new();
+            put(
+                &mut head,
+                "Content-Length",
+                digits.format(length).as_bytes(),
+            );
+        }
         None if is_chunked => put(&mut head, "Transfer-Encoding", b"chunked"),
         None => {}
     }
@@ -225,14 +234,14 @@ async fn send(
     head.put_slice(b"\r\n");
 
     // The head goes out with the first of the body, and each chunk with its frame.
-    let mut head = Some(head.freeze());
+    let mut head = Some(head);
     let mut held = None;
     loop {
         let piece = match next_piece(body, &mut held).await {
             Some(piece) => piece?,
             None => {
                 if let Some(head) = head.take() {
-                    write(socket, [head, Bytes::new(), Bytes::new()], patience).await?;
+                    write(socket, [&head, b"", b""], patience).await?;
                 }
                 let next = async {
                     tokio::select! {
@@ -252,18 +261,17 @@ async fn send(
         };
         let before = head.take().unwrap_or_default();
         let Some(data) = piece else {
-            let last = Bytes::from_static(if is_chunked { LAST_CHUNK } else { b"" });
-            write(socket, [before, last, Bytes::new()], patience).await?;
+            let last = if is_chunked { LAST_CHUNK } else { b"" };
+            write(socket, [&before, last, b""], patience).await?;
             return Ok(());
         };
         report.bytes += data.len() as u64;
         if is_chunked {
-            let mut before = BytesMut::from(before);
+            let mut before = before;
             before.put_slice(&chunk_start(data.len()));
-            let parts = [before.freeze(), data, Bytes::from_static(CHUNK_END)];
-            write(socket, parts, patience).await?;
+            write(socket, [&before, &data, CHUNK_END], patience).await?;
         } else {
-            write(socket, [before, data, Bytes::new()], patience).await?;
+            write(socket, [&before, &data, b""], patience).await?;
         }
     }
 }
@@ -306,8 +314,8 @@ fn put(lines: &mut BytesMut, name: &str, value: &[u8]) {
 }
 
 /// Writes parts in one go, as far as the socket takes them.
-async fn write(socket: &mut Socket, parts: [Bytes; 3], patience: &Patience) -> Result<(), Broken> {
-    let mut slices = parts.each_ref().map(|part| IoSlice::new(part));
+async fn write(socket: &mut Socket, parts: [&[u8]; 3], patience: &Patience) -> Result<(), Broken> {
+    let mut slices = parts.map(IoSlice::new);
     let mut rest: &mut [IoSlice<'_>] = &mut slices;
     IoSlice::advance_slices(&mut rest, 0);
     while !rest.is_empty() {
@@ -362,11 +370,11 @@ impl Report {
     /// The answer has been passed on whole.
     fn answered(&mut self) {
         self.is_told = true;
-        let (status, bytes, duration) = (self.status, self.bytes, self.started.elapsed());
+        let (status, bytes) = (self.status, self.bytes);
         if (200..300).contains(&status) {
-            debug!(scrape_id = %self.id, fqdn = %self.target, outcome = "answered", status, bytes, ?duration, "scrape");
+            debug!(scrape_id = %self.id, fqdn = %self.target, outcome = "answered", status, bytes, duration = ?self.started.elapsed(), "scrape");
         } else {
-            warn!(scrape_id = %self.id, fqdn = %self.target, outcome = "the target is unhealthy", status, bytes, ?duration, "scrape");
+            warn!(scrape_id = %self.id, fqdn = %self.target, outcome = "the target is unhealthy", status, bytes, duration = ?self.started.elapsed(), "scrape");
         }
     }
 

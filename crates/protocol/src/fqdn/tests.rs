@@ -24,7 +24,19 @@ fn names_of_every_kind_are_taken() {
     ] {
         assert_eq!(name(text).to_string(), printed);
     }
-    assert_eq!(name(&"a".repeat(253)).host().len(), 253);
+    for length in [IN_PLACE, IN_PLACE + 1, 253] {
+        let host = "a".repeat(length);
+        let bare = name(&host);
+        assert_eq!((bare.host(), bare.port()), (&*host, None));
+        let printed = format!("{host}:9100");
+        assert_eq!(name(&printed).to_string(), printed);
+    }
+}
+
+#[test]
+fn a_name_is_small() {
+    assert_eq!(size_of::<Fqdn>(), 48);
+    assert_eq!(size_of::<Option<Fqdn>>(), 48);
 }
 
 #[test]

@@ -51,8 +51,20 @@ pub enum MessageError {
 /// its own; the fields that a proxy or a client adds to what it passes on fit in above that.
 pub const MAX_HEADERS: usize = 1024;
 
-/// Room for the headers of a message, which costs nothing before they are there.
-fn header_slots<'b>() -> [MaybeUninit<httparse::Header<'b>>; MAX_HEADERS] {
+/// More than these are read at a second attempt.
+pub const FEW_HEADERS: usize = 32;
+
+/// Room for the headers of a message.
+type HeaderSlots<'b, const N: usize> = [MaybeUninit<httparse::Header<'b>>; N];
+
+/// Room for as many headers as nearly all messages have. Room for all that one may have would be so
+/// much of the stack that each page of it has to be touched in advance.
+fn few_slots<'b>() -> HeaderSlots<'b, FEW_HEADERS> {
+    [const { MaybeUninit::uninit() }; FEW_HEADERS]
+}
+
+/// Room for as many headers as a message may have.
+fn header_slots<'b>() -> HeaderSlots<'b, MAX_HEADERS> {
     [const { MaybeUninit::uninit() }; MAX_HEADERS]
 }
 
@@ -81,6 +93,13 @@ fn put_headers(out: &mut BytesMut, headers: &HeaderMap) {
 
 fn put_header(out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
     out.reserve(name.as_str().len() + value.len() + 4);
+    put_name(out, name);
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}
+
+/// Writes what stands before a header's value.
+fn put_name(out: &mut BytesMut, name: &HeaderName) {
     let (before, mut start) = (out.len(), true);
     out.put_slice(name.as_str().as_bytes());
     for byte in out.iter_mut().skip(before) {
@@ -90,8 +109,6 @@ fn put_header(out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
         start = *byte == b'-';
     }
     out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
 }
 
 /// Writes a header line as it came.

@@ -1,11 +1,14 @@
 //! The head of a pushed response, as the proxy reads it: what joins it to its scrape, how its body
 //! is framed, and the lines that Prometheus gets.
 
+use std::mem::MaybeUninit;
+
 use bytes::{BufMut, BytesMut};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::response::{Framing, VERSION};
-use super::{MessageError, head_error, header_slots, put_line};
+use super::{MessageError, few_slots, head_error, header_slots, put_line};
+use crate::ScrapeId;
 use crate::headers::{self, ID, SCRAPE_TIMEOUT};
 
 /// The head of a response inside a push.
@@ -13,8 +16,8 @@ use crate::headers::{self, ID, SCRAPE_TIMEOUT};
 pub struct PushedHead {
     /// The status, 200 or above.
     pub status: StatusCode,
-    /// The one `Id` that it has.
-    pub id: HeaderValue,
+    /// The one `Id` that it has, if it is one of ours.
+    pub id: Option<ScrapeId>,
     length: Option<Result<u64, MessageError>>,
     is_chunked: bool,
     has_date: bool,
@@ -45,12 +48,28 @@ impl PushedHead {
                 &patched
             }
         };
-        let mut slots = header_slots();
+        match Self::read(bytes, max_head, &mut few_slots()) {
+            Err(MessageError::TooManyHeaders) => Self::parse_long(bytes, max_head),
+            read => read,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn parse_long(bytes: &[u8], max_head: usize) -> Result<Option<(Self, usize)>, MessageError> {
+        Self::read(bytes, max_head, &mut header_slots())
+    }
+
+    fn read<'b>(
+        bytes: &'b [u8],
+        max_head: usize,
+        slots: &mut [MaybeUninit<httparse::Header<'b>>],
+    ) -> Result<Option<(Self, usize)>, MessageError> {
         let mut response = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
             &mut response,
             bytes,
-            &mut slots,
+            slots,
         );
         let length = match parsed.map_err(head_error)? {
             httparse::Status::Complete(length) if length <= max_head => length,
@@ -64,7 +83,7 @@ impl PushedHead {
             .ok_or(MessageError::Status(code))?;
         let mut head = Self {
             status,
-            id: HeaderValue::from_static(""),
+            id: None,
             length: None,
             is_chunked: false,
             has_date: false,
@@ -88,7 +107,7 @@ impl PushedHead {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             if is(ID.as_str()) {
                 ids += 1;
-                self.id = HeaderValue::from_bytes(header.value).map_err(|_| MessageError::Id)?;
+                self.id = ScrapeId::parse_bytes(header.value);
             } else if is("content-length") {
                 let this = number(header.value).ok_or(MessageError::ContentLength);
                 let same = self.length.as_ref().is_none_or(|other| *other == this);
@@ -231,7 +250,7 @@ const ROOM_FOR_FRAMING: usize = 96;
 
 #[cfg(test)]
 mod tests {
-    use super::super::MAX_HEADERS;
+    use super::super::{FEW_HEADERS, MAX_HEADERS};
     use super::*;
 
     fn parse(text: &str) -> Result<PushedHead, MessageError> {
@@ -302,6 +321,13 @@ mod tests {
             PushedHead::parse(text.as_bytes(), 1_000).unwrap_err(),
             MessageError::HeadTooLarge(1_000)
         );
+        for more in [FEW_HEADERS - 1, FEW_HEADERS, MAX_HEADERS - 1] {
+            let text = format!("HTTP/1.1 200 OK\r\n{}Id: 1\r\n\r\n", "a:\r\n".repeat(more));
+            let (head, _) = PushedHead::parse(text.as_bytes(), 64 * 1024)
+                .unwrap()
+                .unwrap();
+            assert_eq!(head.passed_on(), more);
+        }
         let many = format!(
             "HTTP/1.1 200 OK\r\n{}\r\n",
             "a: b\r\n".repeat(MAX_HEADERS + 1)

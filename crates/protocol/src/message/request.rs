@@ -1,19 +1,22 @@
 //! The scrape as Prometheus asks for it, and the instruction that it becomes: one whole HTTP
 //! request in absolute form, as the body of a poll's answer.
 
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::{MessageError, head_error, header_map, header_slots, put_header, put_line};
+use super::{
+    MessageError, few_slots, head_error, header_map, header_slots, put_header, put_line, put_name,
+};
 use crate::fqdn::NameError;
 use crate::headers::{self, ID, SCRAPE_TIMEOUT_SECONDS};
 use crate::{ScrapeId, Target, timeout};
 
 /// A scrape as it goes to a client, before it has an id and a time.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scrape {
     /// `GET` or `HEAD`.
     pub method: Method,
@@ -70,19 +73,46 @@ impl Scrape {
     ///
     /// The head is incomplete or not HTTP, or not that of a scrape.
     pub fn parse(head: &[u8]) -> Result<Self, ScrapeError> {
-        let mut slots = header_slots();
+        match Self::read(head, &mut few_slots()) {
+            Err(ScrapeError::Message(MessageError::TooManyHeaders)) => Self::parse_long(head),
+            read => read,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn parse_long(head: &[u8]) -> Result<Self, ScrapeError> {
+        Self::read(head, &mut header_slots())
+    }
+
+    fn read<'b>(
+        head: &'b [u8],
+        slots: &mut [MaybeUninit<httparse::Header<'b>>],
+    ) -> Result<Self, ScrapeError> {
         let mut request = httparse::Request::new(&mut []);
-        let parsed = request.parse_with_uninit_headers(head, &mut slots);
+        let parsed = request.parse_with_uninit_headers(head, slots);
         if parsed.map_err(head_error)?.is_partial() {
             return Err(MessageError::HeadUnfinished.into());
         }
+        Self::of(&request)
+    }
+
+    /// As [`Scrape::parse`], of a head that has been parsed for other reasons.
+    ///
+    /// # Errors
+    ///
+    /// It is not that of a scrape.
+    pub fn of(request: &httparse::Request<'_, '_>) -> Result<Self, ScrapeError> {
         let method = match request.method {
             Some("GET") => Method::GET,
             Some("HEAD") => Method::HEAD,
             _ => return Err(ScrapeError::Method),
         };
         let (target, authority, path) = Target::parse(request.path.unwrap_or_default())?;
-        let mut lines = BytesMut::with_capacity(head.len() + ROOM_FOR_ID_AND_TIME);
+        let headers = request.headers.iter();
+        let length: usize = headers.map(|h| h.name.len() + h.value.len() + 4).sum();
+        let room = length + 2 * authority.len() + path.len() + ROOM_FOR_FIRST_LINES;
+        let mut lines = BytesMut::with_capacity(room);
         lines.put_slice(method.as_str().as_bytes());
         lines.put_slice(b" http://");
         // The instruction's scheme is http whatever the scrape's was, and a port that was left out
@@ -132,9 +162,9 @@ impl Scrape {
         out.put_slice(&self.lines);
         let mut buffer = [0; ScrapeId::LENGTH];
         put_header(&mut out, &ID, id.encode(&mut buffer).as_bytes());
-        let left = timeout::format(left);
-        put_header(&mut out, &SCRAPE_TIMEOUT_SECONDS, left.as_bytes());
-        out.put_slice(b"\r\n");
+        put_name(&mut out, &SCRAPE_TIMEOUT_SECONDS);
+        timeout::put(left, &mut out);
+        out.put_slice(b"\r\n\r\n");
         out.freeze()
     }
 }
@@ -208,12 +238,15 @@ fn id_among_lines(message: &[u8]) -> Option<HeaderValue> {
     }
 }
 
+/// What the first line and the `Host` have besides the target, and more than a port that was left out.
+const ROOM_FOR_FIRST_LINES: usize = 64;
+
 /// What the id and the time add to a scrape.
 const ROOM_FOR_ID_AND_TIME: usize = 128;
 
 #[cfg(test)]
 mod tests {
-    use super::super::MAX_HEADERS;
+    use super::super::{FEW_HEADERS, MAX_HEADERS};
     use super::*;
     use proptest::prelude::*;
 
@@ -245,6 +278,14 @@ mod tests {
              X-Prometheus-Scrape-Timeout-Seconds: 9.5\r\n\
              \r\n"
         );
+    }
+
+    #[test]
+    fn headers_of_any_number_go_on() {
+        for number in [FEW_HEADERS, FEW_HEADERS + 1, MAX_HEADERS] {
+            let text = instruction("http://node/", &"A: b\r\n".repeat(number));
+            assert_eq!(text.matches("A: b\r\n").count(), number);
+        }
     }
 
     #[test]

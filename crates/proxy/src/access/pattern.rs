@@ -47,14 +47,14 @@ impl NamePattern {
             Port::Any => name.port.is_some(),
             Port::Is(port) => name.port == Some(port),
         };
-        is_port && self.is_host(name.host, san)
+        is_port && self.is_host(name.host(), san)
     }
 
     /// Whether who may reach this may know of the name. One without a port serves all of them.
     pub(crate) fn shows(&self, name: FqdnRef<'_>, san: Option<&San>) -> bool {
         match name.port {
             Some(_) => self.allows(name, san),
-            None => self.is_host(name.host, san),
+            None => self.is_host(name.host(), san),
         }
     }
 

@@ -56,6 +56,15 @@ impl Answer {
         self
     }
 
+    /// Says how many seconds a poll waits, as its client wished.
+    pub(crate) fn preference_applied(mut self, seconds: u32) -> Self {
+        self.bytes.put_slice(b"Preference-Applied: wait=");
+        self.bytes
+            .put_slice(itoa::Buffer::new().format(seconds).as_bytes());
+        self.bytes.put_slice(b"\r\n");
+        self
+    }
+
     /// Ends an answer that has no body by its status.
     pub(crate) fn without_body(mut self) -> BytesMut {
         self.bytes.put_slice(b"\r\n");
@@ -68,7 +77,10 @@ impl Answer {
         if !body.is_empty() {
             this = this.header("Content-Type", pushprox_daemon::respond::TEXT);
         }
-        let mut bytes = this.header("Content-Length", &body.len().to_string()).bytes;
+        let mut length = itoa::Buffer::new();
+        let mut bytes = this
+            .header("Content-Length", length.format(body.len()))
+            .bytes;
         bytes.put_slice(b"\r\n");
         bytes.put_slice(body);
         bytes
@@ -106,7 +118,7 @@ mod tests {
     #[test]
     fn answers_are_http() {
         let bytes = Answer::new(StatusCode::OK, false)
-            .header("Preference-Applied", "wait=45")
+            .preference_applied(45)
             .text(b"abc");
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         assert!(text.starts_with("HTTP/1.1 200 OK\r\nDate: "), "{text}");

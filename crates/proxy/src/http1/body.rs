@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use pushprox_protocol::message::body::{BodyDecoder, BodyError, Piece};
-
+use smallvec::SmallVec;
 use tokio_util::io::poll_read_buf;
 
 use super::buffers::{self, Buffers};
@@ -26,6 +26,9 @@ pub(crate) struct RequestBody {
     /// What has been read and is not decoded yet.
     arrived: Bytes,
 }
+
+/// Pieces of a body. What fits into one read is mostly one.
+pub(crate) type Pieces = SmallVec<[Bytes; 1]>;
 
 /// Why a body cannot be read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -116,21 +119,21 @@ impl RequestBody {
     }
 
     /// All that is left of the body, where it has arrived whole.
-    pub(crate) fn rest_if_arrived(&self) -> Option<Vec<Bytes>> {
+    pub(crate) fn rest_if_arrived(&self) -> Option<Pieces> {
         self.ahead().map(|(rest, ..)| rest)
     }
 
     /// Takes all that is left of the body, where it has arrived whole.
-    pub(crate) fn take_if_arrived(&mut self) -> Option<Vec<Bytes>> {
+    pub(crate) fn take_if_arrived(&mut self) -> Option<Pieces> {
         let (rest, framing, arrived) = self.ahead()?;
         (self.framing, self.arrived) = (framing, arrived);
         Some(rest)
     }
 
     /// The rest of the body, and what stands behind it.
-    fn ahead(&self) -> Option<(Vec<Bytes>, BodyDecoder, Bytes)> {
+    fn ahead(&self) -> Option<(Pieces, BodyDecoder, Bytes)> {
         let (mut framing, mut arrived) = (self.framing.clone(), self.arrived.clone());
-        let mut rest = Vec::new();
+        let mut rest = Pieces::new();
         loop {
             match framing.decode(&mut arrived) {
                 Ok(Piece::Data(data)) => rest.push(data),

@@ -9,8 +9,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use memchr::memchr_iter;
 use pushprox_protocol::duration;
 use pushprox_protocol::headers;
-use pushprox_protocol::message::MAX_HEADERS;
+use pushprox_protocol::message::request::{Scrape, ScrapeError};
 use pushprox_protocol::message::response::Framing;
+use pushprox_protocol::message::{FEW_HEADERS, MAX_HEADERS};
 
 use crate::limits::{Limit, Limits};
 
@@ -30,6 +31,8 @@ pub(crate) struct Request {
     /// The credentials for the proxy, if there are any: the `Authorization` of a poll or a push, the
     /// `Proxy-Authorization` of a scrape.
     pub(crate) credentials: Option<Box<HeaderMap>>,
+    /// The scrape that it is, if it is one, or why it cannot be served.
+    pub(crate) scrape: Option<Box<Result<Scrape, ScrapeError>>>,
 }
 
 /// Who serves a request.
@@ -90,10 +93,31 @@ impl BadRequest {
 impl Request {
     /// Reads a head off the front of `bytes`. `None` when more bytes are needed.
     pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Self>, BadRequest> {
+        let mut slots = [const { MaybeUninit::uninit() }; FEW_HEADERS];
+        let few = limits.headers.min(FEW_HEADERS);
+        match Self::read(bytes, slots.get_mut(..few).unwrap_or_default(), limits) {
+            Err(BadRequest::TooManyHeaders(_)) if few < limits.headers => {
+                Self::parse_long(bytes, limits)
+            }
+            read => read,
+        }
+    }
+
+    /// Room for all headers that there may be is so much of the stack that each page of it has to be
+    /// touched in advance.
+    #[cold]
+    #[inline(never)]
+    fn parse_long(bytes: &[u8], limits: &Limits) -> Result<Option<Self>, BadRequest> {
         let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
-        let slots = slots
-            .get_mut(..limits.headers.min(MAX_HEADERS))
-            .unwrap_or_default();
+        let slots = slots.get_mut(..limits.headers.min(MAX_HEADERS));
+        Self::read(bytes, slots.unwrap_or_default(), limits)
+    }
+
+    fn read<'b>(
+        bytes: &'b [u8],
+        slots: &mut [MaybeUninit<httparse::Header<'b>>],
+        limits: &Limits,
+    ) -> Result<Option<Self>, BadRequest> {
         let mut parsed = httparse::Request::new(&mut []);
         let status = parsed.parse_with_uninit_headers(bytes, slots);
         let head = match status.map_err(|error| syntax(error, limits))? {
@@ -114,6 +138,7 @@ impl Request {
             is_http_1_1,
             expects_continue: false,
             credentials: None,
+            scrape: None,
         };
         let (mut length, mut is_chunked) = (None, false);
         for header in parsed.headers.iter() {
@@ -152,6 +177,9 @@ impl Request {
             (true, None) => Framing::Chunked,
             (false, length) => Framing::Length(length.unwrap_or(0)),
         };
+        if request.kind == Kind::Scrape {
+            request.scrape = Some(Box::new(Scrape::of(&parsed)));
+        }
         Ok(Some(request))
     }
 
@@ -180,10 +208,10 @@ fn kind(parsed: &httparse::Request<'_, '_>) -> Kind {
     match parsed.method {
         // A tunnel is refused by whoever refuses the rest.
         Some("CONNECT") => Kind::Other,
-        _ if path.contains("://") && !path.starts_with('/') => Kind::Scrape,
-        Some("POST") => match path.split('?').next() {
-            Some("/poll") => Kind::Poll { wait: None },
-            Some("/push") => Kind::Push,
+        _ if !path.starts_with('/') && path.contains("://") => Kind::Scrape,
+        Some("POST") => match path.as_bytes().split(|byte| *byte == b'?').next() {
+            Some(b"/poll") => Kind::Poll { wait: None },
+            Some(b"/push") => Kind::Push,
             _ => Kind::Other,
         },
         _ => Kind::Other,
@@ -344,6 +372,25 @@ mod tests {
         assert_eq!(head(long.as_bytes()), Err(BadRequest::TooLarge(LIMIT)));
         let many = format!("GET / HTTP/1.1\r\n{}", "A: b\r\n".repeat(17));
         assert_eq!(head(many.as_bytes()), Err(BadRequest::TooManyHeaders(16)));
+    }
+
+    #[test]
+    fn as_many_headers_are_taken_as_the_limit_says() {
+        for (limit, headers, is_taken) in [
+            (16, 16, true),
+            (16, 17, false),
+            (256, FEW_HEADERS + 1, true),
+            (256, 256, true),
+            (256, 257, false),
+        ] {
+            let text = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(headers));
+            let limits = Limits {
+                headers: limit,
+                ..Limits::default()
+            };
+            let parsed = Request::parse(text.as_bytes(), &limits);
+            assert_eq!(parsed.is_ok(), is_taken, "{headers} of {limit}: {parsed:?}");
+        }
     }
 
     #[test]

@@ -121,10 +121,21 @@ impl<S: Stream> Stream for TlsStream<S> {
 /// One connection's bytes. While nothing is read ahead, it holds no buffer.
 pub(crate) struct Socket(Box<Ends<dyn Stream>>);
 
-/// What a socket is, in one place: whoever owns it for a while moves no more than a pointer.
+/// What a socket is, in one place: whoever owns it for a while moves no more than a pointer. Of a
+/// plain connection it is as large as a line of the processor's cache, and takes one of them.
+#[repr(align(64))]
 struct Ends<S: ?Sized> {
     ahead: BytesMut,
     stream: S,
+}
+
+/// How much could be written at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// All, and it is out.
+    All,
+    /// So many bytes. Even where that is all of them, they are not out yet.
+    Part(usize),
 }
 
 impl Socket {
@@ -198,16 +209,13 @@ impl Socket {
         // What is written here fits into the socket's buffer nearly always, and then needs neither
         // a timer nor the room for one.
         let at_once = std::future::poll_fn(|cx| Poll::Ready(self.try_write(cx, bytes)));
-        let (written, is_flushed) = at_once.await?;
-        if is_flushed {
-            return Ok(());
+        match at_once.await? {
+            Written::All => Ok(()),
+            Written::Part(length) => {
+                let rest = bytes.get(length..).unwrap_or_default();
+                Box::pin(self.write_patiently(rest, patience)).await
+            }
         }
-        let rest = bytes.get(written..).unwrap_or_default();
-        Box::pin(patience.wait(async {
-            self.0.stream.write_all(rest).await?;
-            self.0.stream.flush().await
-        }))
-        .await?
     }
 
     /// Says something to a peer that is left alone then, whether it takes it or not.
@@ -216,16 +224,31 @@ impl Socket {
         self.try_write(&mut cx, bytes).ok();
     }
 
-    /// Writes what can be written now: how much that was, and whether it was all.
-    fn try_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<(usize, bool)> {
+    /// As [`Socket::write`], where it is known that it will take its time.
+    pub(crate) async fn write_patiently(
+        &mut self,
+        bytes: &[u8],
+        patience: &Patience,
+    ) -> io::Result<()> {
+        let writing = async {
+            self.0.stream.write_all(bytes).await?;
+            self.0.stream.flush().await
+        };
+        patience.wait(writing).await?
+    }
+
+    /// Writes what can be written now.
+    pub(crate) fn try_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<Written> {
         let Poll::Ready(written) = Pin::new(&mut self.0.stream).poll_write(cx, bytes)? else {
-            return Ok((0, false));
+            return Ok(Written::Part(0));
         };
         if written < bytes.len() {
-            return Ok((written, false));
+            return Ok(Written::Part(written));
         }
-        let flushed = Pin::new(&mut self.0.stream).poll_flush(cx)?;
-        Ok((written, flushed.is_ready()))
+        match Pin::new(&mut self.0.stream).poll_flush(cx)? {
+            Poll::Ready(()) => Ok(Written::All),
+            Poll::Pending => Ok(Written::Part(written)),
+        }
     }
 
     /// Ends the sending half, to a peer that may still be sending.
@@ -258,6 +281,11 @@ mod tests {
     use super::*;
     use pushprox_testkit::wait::{SOON, until};
     use tokio::net::TcpListener;
+
+    #[test]
+    fn a_plain_connection_takes_a_line_of_the_cache() {
+        assert_eq!(size_of::<Ends<TcpStream>>(), 64);
+    }
 
     #[tokio::test]
     async fn a_peer_has_left_though_its_last_words_are_unread() {

@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use pushprox_protocol::{Fqdn, ScrapeId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::seats::{SeatNumber, Told};
 use super::state::{Lost, PollKey};
-use super::{AnswerHandle, HandOut, Outgoing, Rendezvous, Told};
+use super::{AnswerHandle, HandOut, Outgoing, Rendezvous};
 use crate::access::Identity;
 use crate::answer::ScrapeAnswer;
 use crate::error::Failure;
@@ -17,8 +19,10 @@ use crate::error::Failure;
 /// A poll that waits. Dropping it takes it out of the rendezvous.
 pub(crate) struct ParkedPoll {
     pub(super) rendezvous: Rendezvous,
+    /// Where it was parked; of none that met a scrape as it came.
     pub(super) key: Option<PollKey>,
-    pub(super) told: oneshot::Receiver<Told>,
+    /// Where it is told of its end; gone when it has been.
+    pub(super) seat: Option<SeatNumber>,
 }
 
 /// A scrape that waits for its answer. Dropping it forgets the scrape: it is not handed out any
@@ -70,31 +74,53 @@ impl Sent {
 }
 
 impl ParkedPoll {
-    /// Waits for the poll's end. Cancel safe.
+    /// Waits for the poll's end.
+    #[cfg(test)]
     pub(crate) async fn end(&mut self) -> PollEnd {
-        match (&mut self.told).await {
-            Ok(Told::HandOut(hand_out)) => PollEnd::HandedOut(HandedOut {
+        std::future::poll_fn(|cx| self.poll_end(cx)).await
+    }
+
+    /// The poll's end, once it has come.
+    pub(crate) fn poll_end(&mut self, cx: &Context<'_>) -> Poll<PollEnd> {
+        let Some(seat) = self.seat else {
+            return Poll::Ready(PollEnd::ShuttingDown);
+        };
+        let mut meetings = self.rendezvous.shared.meetings.lock();
+        let end = match meetings.word.take(seat) {
+            Some(Told::HandOut(hand_out)) => PollEnd::HandedOut(HandedOut {
                 rendezvous: self.rendezvous.clone(),
                 hand_out: Some(hand_out),
             }),
-            Ok(Told::WaitIsOver) => PollEnd::WaitIsOver,
-            Err(_) => PollEnd::ShuttingDown,
-        }
+            Some(Told::WaitIsOver) => PollEnd::WaitIsOver,
+            None => match self.key.and_then(|key| meetings.state.parked(key)) {
+                Some(seat) => {
+                    let before = std::mem::replace(&mut seat.waker, cx.waker().clone());
+                    drop(meetings);
+                    drop(before);
+                    return Poll::Pending;
+                }
+                None => PollEnd::ShuttingDown,
+            },
+        };
+        self.seat = None;
+        Poll::Ready(end)
     }
 }
 
 impl Drop for ParkedPoll {
     fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.rendezvous
-                .shared
-                .meetings
-                .lock()
-                .state
-                .unpark(key, Instant::now());
-        }
-        self.told.close();
-        if let Ok(Told::HandOut(hand_out)) = self.told.try_recv() {
+        let Some(seat) = self.seat else {
+            return;
+        };
+        let mut meetings = self.rendezvous.shared.meetings.lock();
+        let told = meetings.word.take(seat);
+        let parked = match (&told, self.key) {
+            (None, Some(key)) => meetings.state.unpark(key, Instant::now()),
+            _ => None,
+        };
+        drop(meetings);
+        drop(parked);
+        if let Some(Told::HandOut(hand_out)) = told {
             self.rendezvous
                 .give_back(hand_out.id, hand_out.turn, Lost::Unsent);
         }

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::state::Lost;
-use super::{HandOut, Rendezvous, Sent};
+use super::{HandOut, Rendezvous, Sent, call};
 use crate::http1::link::Link;
 
 impl Rendezvous {
@@ -15,14 +15,14 @@ impl Rendezvous {
     /// The client's system does not acknowledge it on this connection: it goes to another poll, if
     /// there is one or one comes while that is so.
     pub(crate) fn doubt(&self, sent: Sent, link: Link) {
-        let arrival = {
-            let state = &mut self.shared.meetings.lock().state;
-            if let Some(outgoing) = state.handed_out(sent.id, sent.turn) {
-                *outgoing.doubtful.lock() = Some(link);
-            }
-            state.doubt(sent.id, sent.turn, Instant::now())
-        };
-        self.meet(arrival);
+        let mut meetings = self.shared.meetings.lock();
+        if let Some(outgoing) = meetings.state.handed_out(sent.id, sent.turn) {
+            *outgoing.doubtful.lock() = Some(link);
+        }
+        let again = meetings.state.doubt(sent.id, sent.turn, Instant::now());
+        let called = meetings.meet(again);
+        drop(meetings);
+        call(called);
     }
 
     /// The client has shown that it has it.
@@ -36,20 +36,18 @@ impl Rendezvous {
         for hand_out in doubted {
             let HandOut { id, turn, scrape } = hand_out;
             let link = *scrape.doubtful.lock();
-            match link.and_then(|link| link.is_acknowledged()) {
-                Some(true) => self.settle(Sent { id, turn }),
-                Some(false) => {
-                    let now = Instant::now();
-                    let mut meetings = self.shared.meetings.lock();
-                    let again = meetings.state.give_back(id, turn, Lost::Unseen, now);
-                    drop(meetings);
-                    if self.meet(again) {
-                        // The poll has one; the rest is for others.
-                        return;
-                    }
+            let is_given = match link.and_then(|link| link.is_acknowledged()) {
+                Some(true) => {
+                    self.settle(Sent { id, turn });
+                    false
                 }
+                Some(false) => self.give_back(id, turn, Lost::Unseen),
                 // The connection is gone, and whoever watches it decides.
-                None => {}
+                None => false,
+            };
+            if is_given {
+                // The poll has one; the rest is for others.
+                return;
             }
         }
     }
@@ -100,7 +98,7 @@ mod tests {
             limits: Limits::default(),
         });
         let name = "node".parse().unwrap();
-        let poll = || rendezvous.park(&name, None).unwrap();
+        let poll = || rendezvous.park(&name, None, Instant::now()).unwrap();
         let (stuck, _peer) = connection(16 << 20, false).await;
         let (heard, _other_peer) = connection(3, true).await;
         let (stuck, heard) = (Link::of(&stuck).unwrap(), Link::of(&heard).unwrap());
@@ -108,7 +106,12 @@ mod tests {
         let mut first = poll();
         let scrape = Scrape::parse(b"GET http://node/ HTTP/1.1\r\n\r\n").unwrap();
         let _pending = rendezvous
-            .scrape(ScrapeId::random(), scrape, Duration::from_secs(60))
+            .scrape(
+                ScrapeId::random(),
+                scrape,
+                Duration::from_secs(60),
+                Instant::now(),
+            )
             .unwrap();
         let sent = async |poll: &mut super::super::ParkedPoll| match poll.end().await {
             PollEnd::HandedOut(handed_out) => handed_out.sent().unwrap(),

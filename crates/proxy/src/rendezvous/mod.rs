@@ -1,7 +1,7 @@
 //! Where scrapes meet parked polls, and pushes their scrapes.
 //!
 //! [`Rendezvous`] is a cheap handle to one [`state::State`] behind one short lock. Nothing is
-//! awaited and nobody is told anything while the lock is held. What waits is held by guards, and
+//! awaited and nobody is woken while the lock is held. What waits is held by guards, and
 //! their end cleans up: a [`ParkedPoll`] that is dropped leaves, a [`HandedOut`] that did not
 //! reach its client goes back to the queue, and a scrape whose future is dropped is forgotten.
 
@@ -10,6 +10,7 @@ mod doubts;
 mod guards;
 mod lost;
 mod registrations;
+mod seats;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ mod waiting;
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,6 +33,7 @@ use crate::error::Failure;
 use crate::http1::link::Link;
 use deadlines::Deadlines;
 pub(crate) use guards::{Completion, HandedOut, ParkedPoll, PendingScrape, PollEnd, Sent};
+use seats::{Seat, Told, Word};
 pub(crate) use state::Bounds;
 use state::{Arrival, Due, Lost, Parked, State};
 
@@ -50,8 +53,9 @@ struct Shared {
 
 /// Who waits for whom, and until when.
 struct Meetings {
-    state: State<PollHandle, AnswerHandle, Arc<Outgoing>>,
+    state: State<Seat, AnswerHandle, Arc<Outgoing>>,
     deadlines: Deadlines,
+    word: Word,
 }
 
 /// A scrape with the time that Prometheus gives it.
@@ -87,14 +91,7 @@ impl Outgoing {
 }
 
 type HandOut = state::HandOut<Arc<Outgoing>>;
-type PollHandle = oneshot::Sender<Told>;
 type AnswerHandle = oneshot::Sender<Result<Box<ScrapeAnswer>, Failure>>;
-
-#[derive(Debug)]
-enum Told {
-    HandOut(HandOut),
-    WaitIsOver,
-}
 
 impl Rendezvous {
     pub(crate) fn new(bounds: Bounds) -> Self {
@@ -103,6 +100,7 @@ impl Rendezvous {
                 meetings: Mutex::new(Meetings {
                     state: State::new(bounds),
                     deadlines: Deadlines::default(),
+                    word: Word::default(),
                 }),
                 sooner: Notify::new(),
                 scrape_ended: Notify::new(),
@@ -112,46 +110,49 @@ impl Rendezvous {
 
     /// Registers `name` and parks a poll under it, for `wait` at the most where one is given.
     /// `None` when the limit of names is reached or the proxy is going down.
-    pub(crate) fn park(&self, name: &Fqdn, wait: Option<Duration>) -> Option<ParkedPoll> {
-        let now = Instant::now();
+    pub(crate) fn park(
+        &self,
+        name: &Fqdn,
+        wait: Option<Duration>,
+        now: Instant,
+    ) -> Option<ParkedPoll> {
         let ends = wait.map(|wait| now + wait);
-        let (handle, told) = oneshot::channel();
-        let (parked, is_sooner, doubted) = {
+        let (key, seat, is_sooner, doubted) = {
             let mut meetings = self.shared.meetings.lock();
             let before = meetings.next_expiry();
-            let parked = meetings.state.park(name, handle, ends, now);
-            let doubted = meetings.state.doubted(name.as_ref());
-            (parked, meetings.is_sooner_than(before), doubted)
+            let seat = meetings.word.new_seat();
+            let number = seat.number;
+            let (key, doubted) = match meetings.state.park(name, seat, ends, now) {
+                Parked::Waits(key) => (Some(key), meetings.state.doubted(name.as_ref())),
+                Parked::Meets(seat, hand_out) => {
+                    // Nobody waits in the seat yet who would have to be called.
+                    meetings.word.leave(seat, Told::HandOut(hand_out));
+                    (None, Vec::new())
+                }
+                Parked::Refused => return None,
+            };
+            (key, number, meetings.is_sooner_than(before), doubted)
         };
         if is_sooner {
             self.shared.sooner.notify_one();
         }
-        let key = match parked {
-            Parked::Waits(key) => {
-                self.look_into(doubted);
-                Some(key)
-            }
-            Parked::Meets(handle, hand_out) => {
-                self.tell(handle, hand_out);
-                None
-            }
-            Parked::Refused => return None,
-        };
-        Some(ParkedPoll {
+        let parked = ParkedPoll {
             rendezvous: self.clone(),
             key,
-            told,
-        })
+            seat: Some(seat),
+        };
+        self.look_into(doubted);
+        Some(parked)
     }
 
-    /// Has a target scraped by its client, within `timeout`.
+    /// Has a target scraped by its client, within `timeout` from `now` on.
     pub(crate) fn scrape(
         &self,
         id: ScrapeId,
         scrape: Scrape,
         timeout: Duration,
+        now: Instant,
     ) -> Result<PendingScrape, Failure> {
-        let now = Instant::now();
         let deadline = now + timeout - timeout::answer_margin(timeout);
         let (handle, answer) = oneshot::channel();
         let target = scrape.target.clone();
@@ -162,28 +163,29 @@ impl Rendezvous {
             holder: Mutex::new(Identity::Anyone),
             doubtful: Mutex::new(None),
         });
-        let (arrival, is_sooner) = {
+        let (called, is_sooner) = {
             let mut meetings = self.shared.meetings.lock();
             let before = meetings.next_expiry();
-            let Meetings { state, deadlines } = &mut *meetings;
-            let arrival = state.scrape(id, target, outgoing, handle, deadline, now);
-            let until = match &arrival {
-                Arrival::Meets(..) => Some(deadline),
-                Arrival::Waits(until) => Some(*until),
-                Arrival::Refused(_) => None,
+            let Meetings {
+                state,
+                deadlines,
+                word,
+            } = &mut *meetings;
+            let (until, called) = match state.scrape(id, target, outgoing, handle, deadline, now) {
+                Arrival::Meets(seat, hand_out) => {
+                    (deadline, Some(word.leave(seat, Told::HandOut(hand_out))))
+                }
+                Arrival::Waits(until) => (until, None),
+                Arrival::Refused(failure) => return Err(failure),
             };
-            if let Some(until) = until {
-                deadlines.add(until, id, state.scrape_count(), |id| state.has(id));
-            }
-            (arrival, meetings.is_sooner_than(before))
+            deadlines.add(until, id, state.scrape_count(), |id| state.has(id));
+            (called, meetings.is_sooner_than(before))
         };
         if is_sooner {
             self.shared.sooner.notify_one();
         }
-        match arrival {
-            Arrival::Meets(poll, hand_out) => self.tell(poll, hand_out),
-            Arrival::Waits(_) => {}
-            Arrival::Refused(failure) => return Err(failure),
+        if let Some(poll) = called {
+            poll.wake();
         }
         Ok(PendingScrape {
             rendezvous: self.clone(),
@@ -228,9 +230,11 @@ impl Rendezvous {
     /// Refuses polls and scrapes from now on, ends the parked polls and the scrapes that no client
     /// has in hand, and waits until the other scrapes have ended.
     pub(crate) async fn drain(&self) {
+        let (polls, scrapes) = self.shared.meetings.lock().state.drain(Instant::now());
         // Told by being dropped, and not under the lock.
-        let over = self.shared.meetings.lock().state.drain(Instant::now());
-        drop(over);
+        drop(scrapes);
+        // That there is no word for them tells them.
+        polls.into_iter().for_each(|seat| seat.waker.wake());
         loop {
             let ended = self.shared.scrape_ended.notified();
             if self.shared.meetings.lock().state.scrape_count() == 0 {
@@ -262,59 +266,38 @@ impl Rendezvous {
                 () = self.shared.sooner.notified() => continue,
             }
             let now = Instant::now();
-            let ((ended, met), over) = {
+            let (called, over) = {
                 let mut meetings = self.shared.meetings.lock();
-                (meetings.state.expire(now), meetings.end_scrapes(now))
+                (meetings.expire(now), meetings.end_scrapes(now))
             };
             for (answer, failure) in over {
                 // Its Prometheus hung up in this very moment.
                 answer.send(Err(failure)).ok();
             }
-            for poll in ended {
-                // Its client left in this very moment.
-                poll.send(Told::WaitIsOver).ok();
-            }
-            for (poll, hand_out) in met {
-                self.tell(poll, hand_out);
-            }
-        }
-    }
-
-    /// Hands a scrape to the poll that was chosen for it, or to the next while that one is gone.
-    fn tell(&self, mut poll: PollHandle, mut hand_out: HandOut) {
-        while let Err(Told::HandOut(refused)) = poll.send(Told::HandOut(hand_out)) {
-            let (now, unsent) = (Instant::now(), Lost::Unsent);
-            let again = {
-                let state = &mut self.shared.meetings.lock().state;
-                state.give_back(refused.id, refused.turn, unsent, now)
-            };
-            match again {
-                Some(Arrival::Meets(next, again)) => (poll, hand_out) = (next, again),
-                _ => return,
-            }
+            called.into_iter().for_each(Waker::wake);
         }
     }
 
     /// Its deadline has been queued since it came. That nobody may have registered its target by now
-    /// does not end it sooner: when it came, it was promised its whole time.
-    fn give_back(&self, id: ScrapeId, turn: u32, lost: Lost) {
+    /// does not end it sooner: when it came, it was promised its whole time. Whether it goes to
+    /// another poll.
+    fn give_back(&self, id: ScrapeId, turn: u32, lost: Lost) -> bool {
         let now = Instant::now();
-        let again = self
-            .shared
-            .meetings
-            .lock()
-            .state
-            .give_back(id, turn, lost, now);
-        self.meet(again);
+        let mut meetings = self.shared.meetings.lock();
+        let again = meetings.state.give_back(id, turn, lost, now);
+        let called = meetings.meet(again);
+        drop(meetings);
+        call(called)
     }
+}
 
-    fn meet(&self, arrival: Option<Arrival<PollHandle, Arc<Outgoing>>>) -> bool {
-        let Some(Arrival::Meets(poll, hand_out)) = arrival else {
-            return false;
-        };
-        self.tell(poll, hand_out);
-        true
+/// Wakes the poll that something has been left for, if there is one.
+fn call(poll: Option<Waker>) -> bool {
+    let is_called = poll.is_some();
+    if let Some(poll) = poll {
+        poll.wake();
     }
+    is_called
 }
 
 impl Meetings {
@@ -331,9 +314,33 @@ impl Meetings {
         next.is_some() && before.is_none_or(|before| next < Some(before))
     }
 
+    /// Leaves word for the poll that a scrape goes to. Whom to wake.
+    fn meet(&mut self, arrival: Option<Arrival<Seat, Arc<Outgoing>>>) -> Option<Waker> {
+        match arrival {
+            Some(Arrival::Meets(seat, hand_out)) => {
+                Some(self.word.leave(seat, Told::HandOut(hand_out)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Leaves word for the polls whose time is over, and for those that meet a scrape by that. Whom to
+    /// wake.
+    fn expire(&mut self, now: Instant) -> Vec<Waker> {
+        let (ended, met) = self.state.expire(now);
+        let ended = ended.into_iter().map(|seat| (seat, Told::WaitIsOver));
+        let met = met.into_iter();
+        let met = met.map(|(seat, hand_out)| (seat, Told::HandOut(hand_out)));
+        let told = ended.chain(met);
+        told.map(|(seat, told)| self.word.leave(seat, told))
+            .collect()
+    }
+
     /// Ends the scrapes whose time is over: each with what its answer was to be sent through.
     fn end_scrapes(&mut self, now: Instant) -> Vec<(AnswerHandle, Failure)> {
-        let Self { state, deadlines } = self;
+        let Self {
+            state, deadlines, ..
+        } = self;
         let mut over = Vec::new();
         while let Some(id) = deadlines.take_due(now, |id| state.has(id)) {
             match state.timed_out(id, now) {

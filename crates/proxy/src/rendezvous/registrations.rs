@@ -3,21 +3,28 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use hashbrown::HashTable;
 use pushprox_protocol::fqdn::FqdnRef;
 use pushprox_protocol::{Fqdn, Target};
-use slotmap::{SlotMap, new_key_type};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use tokio::time::Instant;
 
-new_key_type! {
-    /// A parked poll, until it is handed a scrape or ends.
-    pub(crate) struct PollKey;
-    /// A registered name, until it expires.
-    pub(super) struct RegistrationKey;
+/// A parked poll, until it is handed a scrape or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PollKey {
+    name: NameHash,
+    serial: Serial,
 }
+
+/// A name as it is looked up: its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NameHash(u64);
+
+/// Of a poll, among all that there have been.
+type Serial = NonZeroU64;
 
 /// Names with their parked polls, and what of them ends by time. `P` is what a poll is told
 /// through.
@@ -27,37 +34,42 @@ pub(super) struct Registrations<P> {
     timeout: Duration,
     max_names: usize,
     hasher: RandomState,
-    /// Finds a registration by its name.
-    names: HashTable<RegistrationKey>,
-    registrations: SlotMap<RegistrationKey, Registration>,
+    /// All that there is of a name stands in its place here: most have been left alone for long when
+    /// they are looked for, and what is elsewhere would have to be fetched from there, too.
+    names: HashTable<Registration<P>>,
     /// Registrations whose name has a port. Fleets mostly have none.
     with_port: usize,
-    polls: SlotMap<PollKey, Poll<P>>,
+    last_serial: Serial,
     version: u64,
-    /// When polls end by time, soonest first. The times of polls that have ended otherwise stay
-    /// until they would be next, or until they outnumber the rest: nearly all polls end early, and
-    /// most times are later than all before them, so that adding one is a matter of a comparison.
-    poll_timers: BinaryHeap<Reverse<(Instant, PollKey)>>,
-    /// Parked polls that end by time.
-    timed_polls: usize,
-    /// When to look at each registration next, soonest first.
-    name_timers: BinaryHeap<Reverse<(Instant, RegistrationKey)>>,
+    /// When to look at each registration next, soonest first. What comes to nothing, since the poll
+    /// has ended otherwise, is found at the look: a timer is set at a poll only where the
+    /// registration would not be looked at in time.
+    timers: BinaryHeap<Reverse<(Instant, NameHash)>>,
 }
 
-/// A name that some client polls, or polled not long ago.
+/// A name that some client polls, or polled not long ago. It is as large as two lines of the
+/// processor's cache, and takes no more of them.
 #[derive(Debug)]
-pub(super) struct Registration {
+#[repr(align(64))]
+pub(super) struct Registration<P> {
     pub(super) name: Fqdn,
-    /// Parked polls, the newest last.
-    polls: SmallVec<[PollKey; 1]>,
-    /// When the last poll ended; of no meaning while one waits.
-    pub(super) idle_since: Instant,
+    presence: Presence<P>,
+    /// When it is looked at next.
+    timer: Instant,
+}
+
+#[derive(Debug)]
+enum Presence<P> {
+    /// Parked polls, at least one, the newest last.
+    Waits(SmallVec<[Poll<P>; 1]>),
+    /// When the last poll ended.
+    Idle(Instant),
 }
 
 #[derive(Debug)]
 struct Poll<P> {
+    serial: Serial,
     handle: P,
-    registration: RegistrationKey,
     ends: Option<Instant>,
 }
 
@@ -77,24 +89,20 @@ impl<P> Registrations<P> {
             max_names,
             hasher: RandomState::new(),
             names: HashTable::new(),
-            registrations: SlotMap::with_key(),
             with_port: 0,
-            polls: SlotMap::with_key(),
+            last_serial: Serial::MIN,
             version: 0,
-            poll_timers: BinaryHeap::new(),
-            timed_polls: 0,
-            name_timers: BinaryHeap::new(),
+            timers: BinaryHeap::new(),
         }
     }
 
     /// The registration that serves this target: the exact name's, else the bare name's.
-    pub(super) fn serving(&self, target: &Target) -> Option<&Registration> {
+    pub(super) fn serving(&self, target: &Target) -> Option<&Registration<P>> {
         let exact = match self.with_port {
             0 => None,
             _ => self.find(target.exact()),
         };
-        let key = exact.or_else(|| self.find(target.bare()))?;
-        self.registrations.get(key)
+        exact.or_else(|| self.find(target.bare()))
     }
 
     pub(super) fn is_registered(&self, name: FqdnRef<'_>) -> bool {
@@ -102,7 +110,7 @@ impl<P> Registrations<P> {
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &Fqdn> {
-        self.registrations.values().map(|r| &r.name)
+        self.names.iter().map(|registration| &registration.name)
     }
 
     /// Changes with every change of the names.
@@ -111,180 +119,265 @@ impl<P> Registrations<P> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.registrations.len()
+        self.names.len()
     }
 
     /// Registers a name, or finds it registered. `None` when there are too many.
-    pub(super) fn register(&mut self, name: &Fqdn, now: Instant) -> Option<RegistrationKey> {
-        if let Some(key) = self.find(name.as_ref()) {
-            return Some(key);
+    pub(super) fn register(&mut self, name: &Fqdn, now: Instant) -> Option<NameHash> {
+        let hash = self.hash(name.as_ref());
+        if self.registration(hash, name).is_some() {
+            return Some(hash);
         }
-        if self.registrations.len() >= self.max_names {
+        if self.names.len() >= self.max_names {
             return None;
         }
         self.version += 1;
         self.with_port += usize::from(name.port().is_some());
-        let key = self.registrations.insert(Registration {
+        let registration = Registration {
             name: name.clone(),
-            polls: SmallVec::new(),
-            idle_since: now,
-        });
-        let (registrations, hasher) = (&self.registrations, &self.hasher);
-        let hash = |key: &RegistrationKey| match registrations.get(*key) {
-            Some(registration) => hasher.hash_one(registration.name.as_ref()),
-            None => 0,
+            presence: Presence::Idle(now),
+            timer: now + self.timeout,
         };
-        self.names
-            .insert_unique(hasher.hash_one(name.as_ref()), key, hash);
-        self.name_timers.push(Reverse((now + self.timeout, key)));
-        Some(key)
+        self.timers.push(Reverse((registration.timer, hash)));
+        let hasher = &self.hasher;
+        let rehash = |other: &Registration<P>| hasher.hash_one(other.name.as_ref());
+        self.names.insert_unique(hash.0, registration, rehash);
+        Some(hash)
     }
 
     /// Notes that a poll of this name has ended without having been parked.
-    pub(super) fn touch(&mut self, key: RegistrationKey, now: Instant) {
-        if let Some(registration) = self.registrations.get_mut(key) {
-            registration.idle_since = now;
+    pub(super) fn touch(&mut self, hash: NameHash, name: &Fqdn, now: Instant) {
+        if let Some(Registration {
+            presence: Presence::Idle(since),
+            ..
+        }) = self.registration(hash, name)
+        {
+            *since = now;
         }
     }
 
-    /// Parks a poll under a name.
+    /// Parks a poll under a registered name.
     pub(super) fn park(
         &mut self,
-        registration: RegistrationKey,
+        hash: NameHash,
+        name: &Fqdn,
         handle: P,
         ends: Option<Instant>,
     ) -> PollKey {
-        let key = self.polls.insert(Poll {
+        let serial = self.last_serial.saturating_add(1);
+        self.last_serial = serial;
+        let key = PollKey { name: hash, serial };
+        let Some(registration) = self.registration(hash, name) else {
+            return key;
+        };
+        registration.add(Poll {
+            serial,
             handle,
-            registration,
             ends,
         });
-        if let Some(ends) = ends {
-            self.set_timer(ends, key);
-        }
-        if let Some(registration) = self.registrations.get_mut(registration) {
-            registration.polls.push(key);
+        if let Some(ends) = ends.filter(|ends| *ends < registration.timer) {
+            registration.timer = ends;
+            self.set_timer(ends, hash);
         }
         key
     }
 
+    /// Takes the newest poll out that may serve this target, with the name that it waited under.
+    pub(super) fn take_newest(&mut self, target: &Target, now: Instant) -> Option<(Fqdn, P)> {
+        let exact = self.with_port > 0 && self.is_registered(target.exact());
+        let name = if exact { target.exact() } else { target.bare() };
+        let hash = self.hash(name);
+        let registration = self.names.find_mut(hash.0, |r| r.name.as_ref() == name)?;
+        let poll = registration.take(now, |polls| polls.len().checked_sub(1))?;
+        Some((registration.name.clone(), poll.handle))
+    }
+
+    /// What a parked poll is told through.
+    pub(super) fn parked(&mut self, key: PollKey) -> Option<&mut P> {
+        let registration = self.holding(key)?;
+        let poll = registration.polls_mut().iter_mut();
+        let mut poll = poll.filter(|poll| poll.serial == key.serial);
+        poll.next().map(|poll| &mut poll.handle)
+    }
+
     /// Takes a poll out. Nothing happens where it has ended already.
     pub(super) fn unpark(&mut self, key: PollKey, now: Instant) -> Option<P> {
-        let poll = self.polls.remove(key)?;
-        if poll.ends.is_some() {
-            self.timed_polls -= 1;
-        }
-        if let Some(registration) = self.registrations.get_mut(poll.registration) {
-            registration.polls.retain(|other| *other != key);
-            registration.idle_since = now;
-        }
-        Some(poll.handle)
+        let registration = self.holding(key)?;
+        let place = |polls: &[Poll<P>]| polls.iter().position(|poll| poll.serial == key.serial);
+        registration.take(now, place).map(|poll| poll.handle)
     }
 
     /// Takes out every parked poll.
     pub(super) fn unpark_all(&mut self, now: Instant) -> Vec<P> {
-        let keys: Vec<PollKey> = self.polls.keys().collect();
-        keys.into_iter()
-            .filter_map(|key| self.unpark(key, now))
-            .collect()
-    }
-
-    /// When something ends by time next.
-    pub(super) fn next_expiry(&self) -> Option<Instant> {
-        let poll = self.poll_timers.peek().map(|Reverse((due, _))| *due);
-        let name = self.name_timers.peek().map(|Reverse((due, _))| *due);
-        poll.into_iter().chain(name).min()
-    }
-
-    /// Ends the next of what is over at `now`. Leaves nothing of ended polls in front, for which
-    /// nobody is to wake up.
-    pub(super) fn expire_next(&mut self, now: Instant) -> Option<Expired<P>> {
-        while let Some(Reverse((due, key))) = self.poll_timers.peek().copied() {
-            let is_parked = self.polls.contains_key(key);
-            if is_parked && due > now {
-                break;
-            }
-            self.poll_timers.pop();
-            if let Some(handle) = self.unpark(key, now) {
-                return Some(Expired::Poll(handle));
+        let mut all = Vec::new();
+        for registration in self.names.iter_mut() {
+            while let Some(poll) = registration.take(now, |polls| polls.len().checked_sub(1)) {
+                all.push(poll.handle);
             }
         }
-        while let Some(Reverse((due, key))) = self.name_timers.peek().copied() {
-            if due > now {
+        all
+    }
+
+    /// When something may end by time next.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((due, _))| *due)
+    }
+
+    /// Ends the next of what is over at `now`. Timers that would come soon, and to nothing, are set
+    /// anew together: nobody is to wake up for each of them.
+    pub(super) fn expire_next(&mut self, now: Instant) -> Option<Expired<P>> {
+        while let Some(Reverse((due, hash))) = self.timers.peek().copied() {
+            if due > now + SOON {
                 break;
             }
-            self.name_timers.pop();
-            if let Some(name) = self.expire_name(key, now) {
+            let is_timed = is_timed(&self.hasher, due, hash);
+            let Ok(mut entry) = self.names.find_entry(hash.0, is_timed) else {
+                // It was set anew for a time before that.
+                self.timers.pop();
+                continue;
+            };
+            let registration = entry.get_mut();
+            if let Some(poll) = registration.take(now, |polls| polls.iter().position(is_over(now)))
+            {
+                return Some(Expired::Poll(poll.handle));
+            }
+            let next = registration.next_look(now, self.timeout);
+            if next <= now {
+                self.timers.pop();
+                self.version += 1;
+                let (Registration { name, .. }, _) = entry.remove();
+                self.with_port -= usize::from(name.port().is_some());
                 return Some(Expired::Name(name));
             }
+            if next <= due {
+                break;
+            }
+            registration.timer = next;
+            self.timers.pop();
+            self.timers.push(Reverse((next, hash)));
         }
         None
     }
 
-    /// Forgets a name whose time is over, or sets its timer anew: the timer is not moved at each
-    /// poll, which would cost more than a look at it every few minutes.
-    fn expire_name(&mut self, key: RegistrationKey, now: Instant) -> Option<Fqdn> {
-        let registration = self.registrations.get(key)?;
-        let last_seen = match registration.polls.is_empty() {
-            true => registration.idle_since,
-            false => now,
-        };
-        let expires = last_seen + self.timeout;
-        if expires > now {
-            self.name_timers.push(Reverse((expires, key)));
-            return None;
+    fn set_timer(&mut self, due: Instant, hash: NameHash) {
+        if self.timers.len() > 2 * self.names.len() + MOST_SPENT_TIMERS {
+            let (names, hasher) = (&self.names, &self.hasher);
+            self.timers.retain(|Reverse((due, hash))| {
+                let is_timed = is_timed(hasher, *due, *hash);
+                names.find(hash.0, is_timed).is_some()
+            });
         }
-        let hash = self.hasher.hash_one(registration.name.as_ref());
-        if let Ok(entry) = self.names.find_entry(hash, |other| *other == key) {
-            entry.remove();
-        }
-        self.version += 1;
-        let gone = self.registrations.remove(key)?.name;
-        self.with_port -= usize::from(gone.port().is_some());
-        Some(gone)
+        self.timers.push(Reverse((due, hash)));
     }
 
-    fn set_timer(&mut self, due: Instant, key: PollKey) {
-        self.timed_polls += 1;
-        if self.poll_timers.len() > 2 * self.timed_polls + MOST_SPENT_TIMERS {
-            let polls = &self.polls;
-            self.poll_timers
-                .retain(|Reverse((_, key))| polls.contains_key(*key));
-        }
-        self.poll_timers.push(Reverse((due, key)));
+    fn hash(&self, name: FqdnRef<'_>) -> NameHash {
+        NameHash(self.hasher.hash_one(name))
     }
 
-    fn find(&self, name: FqdnRef<'_>) -> Option<RegistrationKey> {
-        let is_name = |key: &RegistrationKey| {
-            self.registrations
-                .get(*key)
-                .is_some_and(|registration| registration.name.as_ref() == name)
-        };
+    fn find(&self, name: FqdnRef<'_>) -> Option<&Registration<P>> {
+        let hash = self.hash(name);
+        self.names.find(hash.0, |r| r.name.as_ref() == name)
+    }
+
+    fn registration(&mut self, hash: NameHash, name: &Fqdn) -> Option<&mut Registration<P>> {
+        self.names.find_mut(hash.0, |r| r.name == *name)
+    }
+
+    fn holding(&mut self, key: PollKey) -> Option<&mut Registration<P>> {
+        let is_there = |poll: &Poll<P>| poll.serial == key.serial;
         self.names
-            .find(self.hasher.hash_one(name), is_name)
-            .copied()
+            .find_mut(key.name.0, |r| r.polls().iter().any(is_there))
     }
 
     /// Whether everything that refers to something else finds it.
     #[cfg(test)]
     pub(super) fn is_sound(&self) -> bool {
-        let parked: usize = self.registrations.values().map(|r| r.polls.len()).sum();
-        let timed = self.polls.values().filter(|p| p.ends.is_some()).count();
-        parked == self.polls.len()
-            && self.names.len() == self.registrations.len()
+        let timers: std::collections::BTreeSet<_> = self.timers.iter().map(|t| t.0).collect();
+        let is_sound = |r: &Registration<P>| {
+            let ends = r.polls().iter().filter_map(|poll| poll.ends);
+            timers.contains(&(r.timer, self.hash(r.name.as_ref())))
+                && ends.min().is_none_or(|ends| r.timer <= ends)
+                && (!r.polls().is_empty() || matches!(r.presence, Presence::Idle(_)))
+        };
+        self.names.iter().all(is_sound)
             && self.with_port == self.names().filter(|name| name.port().is_some()).count()
-            && self.timed_polls == timed
-            && self.poll_timers.len() <= 2 * timed + MOST_SPENT_TIMERS + 1
-            && self.name_timers.len() == self.registrations.len()
+            && self.timers.len() <= 2 * self.names.len() + MOST_SPENT_TIMERS + 1
     }
 }
 
-impl Registration {
-    /// The parked poll that is served first: the newest, whose client is the likeliest to live.
-    pub(super) fn newest_poll(&self) -> Option<PollKey> {
-        self.polls.last().copied()
+impl<P> Registration<P> {
+    /// When the last poll ended, unless one waits.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        match self.presence {
+            Presence::Waits(_) => None,
+            Presence::Idle(since) => Some(since),
+        }
+    }
+
+    fn polls(&self) -> &[Poll<P>] {
+        match &self.presence {
+            Presence::Waits(polls) => polls,
+            Presence::Idle(_) => &[],
+        }
+    }
+
+    fn polls_mut(&mut self) -> &mut [Poll<P>] {
+        match &mut self.presence {
+            Presence::Waits(polls) => polls,
+            Presence::Idle(_) => &mut [],
+        }
+    }
+
+    fn add(&mut self, poll: Poll<P>) {
+        match &mut self.presence {
+            Presence::Waits(polls) => polls.push(poll),
+            Presence::Idle(_) => self.presence = Presence::Waits(smallvec![poll]),
+        }
+    }
+
+    /// Takes the poll out that `place` finds.
+    fn take(
+        &mut self,
+        now: Instant,
+        place: impl FnOnce(&[Poll<P>]) -> Option<usize>,
+    ) -> Option<Poll<P>> {
+        let Presence::Waits(polls) = &mut self.presence else {
+            return None;
+        };
+        let poll = polls.remove(place(polls)?);
+        if polls.is_empty() {
+            self.presence = Presence::Idle(now);
+        }
+        Some(poll)
+    }
+
+    /// When something of it ends, or it is to be looked at again.
+    fn next_look(&self, now: Instant, timeout: Duration) -> Instant {
+        match &self.presence {
+            Presence::Idle(since) => *since + timeout,
+            Presence::Waits(polls) => {
+                let ends = polls.iter().filter_map(|poll| poll.ends);
+                ends.fold(now + timeout, Instant::min)
+            }
+        }
     }
 }
 
-/// Timers of ended polls that are not worth a search.
+/// Whether a timer is a registration's own. The table takes a part of the hash for the whole.
+fn is_timed<P>(
+    hasher: &RandomState,
+    due: Instant,
+    hash: NameHash,
+) -> impl Fn(&Registration<P>) -> bool {
+    move |other| other.timer == due && hasher.hash_one(other.name.as_ref()) == hash.0
+}
+
+fn is_over<P>(now: Instant) -> impl Fn(&Poll<P>) -> bool {
+    move |poll| poll.ends.is_some_and(|ends| ends <= now)
+}
+
+/// Timers that come to nothing and are not worth a search.
 const MOST_SPENT_TIMERS: usize = 1024;
+
+/// So close together, timers are looked at together.
+const SOON: Duration = Duration::from_secs(1);

@@ -57,8 +57,7 @@ impl Waiting {
 
     /// The scrapes that wait for a host, whatever their port, oldest first.
     pub(super) fn of_host(&self, name: FqdnRef<'_>) -> impl Iterator<Item = ScrapeId> {
-        let bare = FqdnRef { port: None, ..name };
-        self.queues.get(&bare).into_iter().flatten().copied()
+        self.queues.get(&name.bare()).into_iter().flatten().copied()
     }
 
     pub(super) fn clear(&mut self) {

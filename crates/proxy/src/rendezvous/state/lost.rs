@@ -47,7 +47,7 @@ impl<P, A, S: Clone> State<P, A, S> {
             return None;
         }
         let target = pending.target.clone();
-        if self.poll_for(&target).is_some() {
+        if self.has_poll_for(&target) {
             return self.give_back(id, turn, Lost::Unseen, now);
         }
         self.doubts.remove(&name, id);

@@ -50,9 +50,9 @@ struct Pending<A, S> {
     sent_before: Option<Fqdn>,
 }
 
-/// Takes ids for what they are: only this proxy makes them, and they are random.
+/// Takes ids for what they are: only this proxy makes them, and they are random or count up.
 #[derive(Debug, Default)]
-struct IdHasher(u64);
+pub(crate) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn write(&mut self, bytes: &[u8]) {
@@ -95,17 +95,22 @@ impl<P, A, S: Clone> State<P, A, S> {
         if self.draining {
             return Parked::Refused;
         }
-        let Some(registration) = self.registrations.register(name, now) else {
+        let Some(hash) = self.registrations.register(name, now) else {
             return Parked::Refused;
         };
         if let Some(id) = self.oldest_waiting_for(name.as_ref(), now) {
             self.unqueue(id);
-            self.registrations.touch(registration, now);
+            self.registrations.touch(hash, name, now);
             if let Some(hand_out) = self.hand_out(id, name.clone(), now) {
                 return Parked::Meets(handle, hand_out);
             }
         }
-        Parked::Waits(self.registrations.park(registration, handle, ends))
+        Parked::Waits(self.registrations.park(hash, name, handle, ends))
+    }
+
+    /// What a poll is told through, as long as it is parked.
+    pub(crate) fn parked(&mut self, key: PollKey) -> Option<&mut P> {
+        self.registrations.parked(key)
     }
 
     /// A parked poll ends from the client's side. Nothing happens where it has ended already.
@@ -127,7 +132,7 @@ impl<P, A, S: Clone> State<P, A, S> {
             return Arrival::Refused(Failure::ShuttingDown);
         }
         if let Some(limit) = self.waiting.full(&target, &self.bounds.limits)
-            && self.poll_for(&target).is_none()
+            && !self.has_poll_for(&target)
         {
             return Arrival::Refused(limit);
         }
@@ -165,7 +170,7 @@ impl<P, A, S: Clone> State<P, A, S> {
             },
             (None, Some(registration)) => Failure::NotPolled {
                 name: registration.name.to_string(),
-                since: now.duration_since(registration.idle_since),
+                since: now.duration_since(registration.idle_since().unwrap_or(now)),
             },
             (None, None) => Failure::NotRegistered {
                 name: pending.target.to_string(),
@@ -258,8 +263,9 @@ impl<P, A, S: Clone> State<P, A, S> {
         self.scrapes.len()
     }
 
-    fn poll_for(&self, target: &Target) -> Option<PollKey> {
-        self.registrations.serving(target)?.newest_poll()
+    fn has_poll_for(&self, target: &Target) -> bool {
+        let serving = self.registrations.serving(target);
+        serving.is_some_and(|registration| registration.idle_since().is_none())
     }
 
     /// Hands out a scrape that is in no queue, or queues it.
@@ -285,10 +291,7 @@ impl<P, A, S: Clone> State<P, A, S> {
         if pending.is_over(now) {
             return None;
         }
-        let registration = self.registrations.serving(&pending.target)?;
-        let poll = registration.newest_poll()?;
-        let name = registration.name.clone();
-        let handle = self.registrations.unpark(poll, now)?;
+        let (name, handle) = self.registrations.take_newest(&pending.target, now)?;
         Some((handle, self.hand_out(id, name, now)?))
     }
 
