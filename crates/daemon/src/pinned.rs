@@ -2,14 +2,15 @@
 //!
 //! `openssl req -x509` makes a certificate that is an authority (`CA:TRUE`), and programs in Go take
 //! it as a server's or client's where it is among the authorities. WebPKI takes no authority for
-//! that, so that such ones are looked at here.
+//! that, so that such ones are looked at here. Nor does it ask whether what it is told to trust is
+//! an authority, so that only those that are get there.
 
-use rustls::CertificateError;
-use rustls_pki_types::{CertificateDer, UnixTime};
-use x509_cert::Certificate;
+use rustls::{CertificateError, Error, RootCertStore};
+use rustls_pki_types::{CertificateDer, Der, TrustAnchor, UnixTime};
 use x509_cert::der::Decode as _;
 use x509_cert::der::asn1::ObjectIdentifier;
-use x509_cert::ext::pkix::ExtendedKeyUsage;
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
+use x509_cert::{Certificate, Version};
 
 /// What a certificate is shown for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,50 @@ pub(crate) fn is_among(certificate: &CertificateDer<'_>, trusted: &[CertificateD
         .iter()
         .any(|one| one.as_ref() == certificate.as_ref())
 }
+
+/// Those of `trusted` that may vouch for others, which is never nobody at all to WebPKI. Whoever has
+/// the key of another could else make certificates for all names.
+///
+/// # Errors
+///
+/// One of them cannot be used, authority or not.
+pub(crate) fn authorities(trusted: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
+    let mut authorities = RootCertStore::empty();
+    for certificate in trusted {
+        let mut one = RootCertStore::empty();
+        one.add(certificate.clone())?;
+        if may_vouch(certificate)? {
+            authorities.extend(one.roots);
+        }
+    }
+    if authorities.is_empty() {
+        authorities.extend([NOBODY]);
+    }
+    Ok(authorities)
+}
+
+/// As in Go: where a certificate can say whether it is an authority, it has to say so, and where it
+/// says what its key is for, it has to name this.
+fn may_vouch(certificate: &CertificateDer<'_>) -> Result<bool, CertificateError> {
+    let unreadable = |_| CertificateError::BadEncoding;
+    let certificate = Certificate::from_der(certificate).map_err(unreadable)?;
+    let certificate = certificate.tbs_certificate();
+    let constraints = certificate.get_extension::<BasicConstraints>();
+    let is_authority = match constraints.map_err(unreadable)? {
+        Some((_, constraints)) => constraints.ca,
+        None => certificate.version() != Version::V3,
+    };
+    let usage = certificate.get_extension::<KeyUsage>();
+    let signs = usage.map_err(unreadable)?;
+    Ok(is_authority && signs.is_none_or(|(_, usage)| usage.key_cert_sign()))
+}
+
+/// An authority without a key, which no signature fits.
+const NOBODY: TrustAnchor<'_> = TrustAnchor {
+    subject: Der::from_slice(b"nobody"),
+    subject_public_key_info: Der::from_slice(b""),
+    name_constraints: None,
+};
 
 /// Whether such a certificate is good for `usage` at this time: what WebPKI would look at besides
 /// signatures and names.
@@ -71,8 +116,32 @@ const ANY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
+    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd};
     use std::time::Duration;
+
+    #[test]
+    fn only_an_authority_that_may_sign_certificates_vouches_for_others() {
+        use rcgen::KeyUsagePurpose::{DigitalSignature, KeyCertSign};
+        let with = |is_ca: IsCa, usages: &[rcgen::KeyUsagePurpose]| {
+            let mut params = CertificateParams::default();
+            params.is_ca = is_ca;
+            params.key_usages = usages.to_vec();
+            let key = KeyPair::generate().unwrap();
+            params.self_signed(&key).unwrap().der().clone()
+        };
+        let authority = || IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        for (certificate, expected) in [
+            (with(authority(), &[]), true),
+            (with(authority(), &[KeyCertSign]), true),
+            (with(authority(), &[DigitalSignature]), false),
+            (with(IsCa::NoCa, &[]), false),
+            (with(IsCa::ExplicitNoCa, &[KeyCertSign]), false),
+        ] {
+            assert_eq!(may_vouch(&certificate), Ok(expected));
+        }
+        let rubbish = CertificateDer::from(vec![0x30]);
+        assert!(authorities(&[with(authority(), &[]), rubbish]).is_err());
+    }
 
     #[test]
     fn a_certificate_is_good_for_its_time_and_its_use() {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::access::{Door, Peer};
-use crate::crowd::Newcomer;
+use crate::crowd::{Newcomer, Settled};
 use crate::http1::answer::Answer;
 use crate::http1::request::{Kind, Request};
 use crate::http1::socket::Socket;
@@ -98,7 +98,13 @@ async fn hear(
 /// Whether there is a place for a connection with such a request. One that has been idle for long
 /// leaves its own to a leg of a scrape; the proxy's own pages need none.
 async fn find_place(newcomer: &Newcomer, request: &Request, proxy: &Proxy) -> bool {
-    while !newcomer.settle() {
+    loop {
+        match newcomer.settle() {
+            Settled::Yes => return true,
+            // Nobody is to leave for one that has to leave itself.
+            Settled::TurnedOut => return false,
+            Settled::NoPlace => {}
+        }
         if request.kind == Kind::Other || !proxy.idle.end_longest() {
             return false;
         }
@@ -106,7 +112,6 @@ async fn find_place(newcomer: &Newcomer, request: &Request, proxy: &Proxy) -> bo
         // It is gone once its task has had its turn.
         yield_now().await;
     }
-    true
 }
 
 /// Serves a connection for which there is no place: the proxy's own pages once, and nothing else.
@@ -162,6 +167,7 @@ async fn shake_hands(
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
     use std::time::Duration;
 
     use pushprox_testkit::tls::Authority;
@@ -324,5 +330,27 @@ mod tests {
             }
         };
         assert_eq!(end.kind(), std::io::ErrorKind::WouldBlock);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_leaves_a_place_to_one_that_has_to_leave_itself() {
+        let proxy = Proxy::new(&Config::default(), Access::open(), CancellationToken::new());
+        let proxy = Arc::new(proxy);
+        let tasks = tokio_util::task::TaskTracker::new();
+        let idle = tasks.spawn({
+            let proxy = proxy.clone();
+            async move {
+                let until = Instant::now() + Duration::from_secs(360);
+                proxy.idle.stay(until, true, pending::<()>()).await
+            }
+        });
+        sleep(Duration::from_secs(60)).await;
+        let newcomer = proxy.crowd.join();
+        assert!(proxy.crowd.turn_out_oldest());
+        let poll = b"POST /poll HTTP/1.1\r\nContent-Length: 1\r\n\r\n";
+        let poll = Request::parse(poll, &proxy.limits).unwrap().unwrap();
+        assert!(!find_place(&newcomer, &poll, &proxy).await);
+        sleep(Duration::from_secs(60)).await;
+        assert!(!idle.is_finished());
     }
 }

@@ -7,7 +7,7 @@
 //! its end. The silent and those that have said something sensible, if only the first word of TLS,
 //! cannot crowd each other out: the larger of the two groups makes room. Whoever has a place keeps it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -36,6 +36,16 @@ pub(crate) struct Newcomer {
     leave: oneshot::Receiver<()>,
 }
 
+/// Whether a newcomer has found a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    Yes,
+    /// All places are taken.
+    NoPlace,
+    /// It has to leave, whatever places there are.
+    TurnedOut,
+}
+
 /// Who has no place, by the number of its coming, each with what tells it to leave.
 #[derive(Debug)]
 struct Newcomers<T> {
@@ -44,6 +54,8 @@ struct Newcomers<T> {
     next: u64,
     silent: BTreeMap<u64, T>,
     heard: BTreeMap<u64, T>,
+    /// Those that have been told to leave and have not left yet. They have no place either.
+    leaving: BTreeSet<u64>,
 }
 
 impl Crowd {
@@ -100,14 +112,14 @@ impl Crowd {
 
 impl Newcomer {
     /// Takes a place, for as long as the connection lasts, if there is one.
-    pub(crate) fn settle(&self) -> bool {
+    pub(crate) fn settle(&self) -> Settled {
         let crowd = &self.crowd;
         let connections = crowd.connections.len();
         let settled = crowd.newcomers.lock().settle(self.number, connections);
-        if settled.is_none() {
+        if settled == Settled::NoPlace {
             crowd.tell();
         }
-        settled.is_some()
+        settled
     }
 
     /// What notes that it has said something sensible.
@@ -137,6 +149,7 @@ impl<T> Newcomers<T> {
             next: 0,
             silent: BTreeMap::new(),
             heard: BTreeMap::new(),
+            leaving: BTreeSet::new(),
         }
     }
 
@@ -166,19 +179,27 @@ impl<T> Newcomers<T> {
             true => &mut self.silent,
             false => &mut self.heard,
         };
-        larger.pop_first().map(|(_, oldest)| oldest)
+        let (number, oldest) = larger.pop_first()?;
+        self.leaving.insert(number);
+        Some(oldest)
     }
 
     /// Gives one of so many `connections` a place, if there is one. It cannot be told to leave then.
-    fn settle(&mut self, number: u64, connections: usize) -> Option<T> {
-        let newcomers = self.silent.len() + self.heard.len();
-        if connections.saturating_sub(newcomers) >= self.limit {
-            return None;
+    fn settle(&mut self, number: u64, connections: usize) -> Settled {
+        if self.leaving.contains(&number) {
+            return Settled::TurnedOut;
         }
-        self.remove(number)
+        let newcomers = self.silent.len() + self.heard.len() + self.leaving.len();
+        if connections.saturating_sub(newcomers) >= self.limit {
+            return Settled::NoPlace;
+        }
+        // What would tell it to leave is dropped with nobody listening.
+        self.remove(number);
+        Settled::Yes
     }
 
     fn remove(&mut self, number: u64) -> Option<T> {
+        self.leaving.remove(&number);
         let silent = self.silent.remove(&number);
         silent.or_else(|| self.heard.remove(&number))
     }
@@ -229,9 +250,9 @@ mod tests {
     fn whoever_has_a_place_keeps_it() {
         let mut newcomers = newcomers(4, 6);
         for number in [1, 2, 0, 4] {
-            assert_eq!(newcomers.settle(number, 6), Some(number));
+            assert_eq!(newcomers.settle(number, 6), Settled::Yes);
         }
-        assert_eq!(newcomers.settle(3, 6), None, "all places are taken");
+        assert_eq!(newcomers.settle(3, 6), Settled::NoPlace);
         let turned_out: Vec<_> = std::iter::from_fn(|| newcomers.make_room(20)).collect();
         assert_eq!(turned_out, [3, 5]);
         // There is nobody left but those that have a place.
@@ -242,37 +263,52 @@ mod tests {
     fn newcomers_take_no_place() {
         let mut newcomers = newcomers(4, 19);
         // Three of the places are taken, and the newest of all speaks.
-        assert_eq!(newcomers.settle(18, 22), Some(18));
-        assert_eq!(newcomers.settle(17, 22), None);
+        assert_eq!(newcomers.settle(18, 22), Settled::Yes);
+        assert_eq!(newcomers.settle(17, 22), Settled::NoPlace);
         // One of those with a place leaves.
-        assert_eq!(newcomers.settle(17, 21), Some(17));
+        assert_eq!(newcomers.settle(17, 21), Settled::Yes);
+    }
+
+    #[test]
+    fn those_that_are_about_to_leave_take_no_place() {
+        let mut newcomers = newcomers(4, 17);
+        // Three of the places are taken.
+        assert_eq!(newcomers.make_room(20), Some(0));
+        assert_eq!(newcomers.make_room(20), Some(1));
+        assert_eq!(newcomers.settle(16, 20), Settled::Yes);
+        assert_eq!(newcomers.settle(15, 20), Settled::NoPlace);
+        newcomers.remove(0);
+        newcomers.remove(1);
+        assert_eq!(newcomers.settle(15, 18), Settled::NoPlace);
+        assert!(newcomers.leaving.is_empty());
     }
 
     #[test]
     fn one_that_has_been_told_to_leave_gets_no_place() {
         let mut newcomers = newcomers(4, 20);
         assert_eq!(newcomers.make_room(20), Some(0));
-        assert_eq!(newcomers.settle(0, 20), None);
-        assert_eq!(newcomers.settle(1, 20), Some(1));
+        assert_eq!(newcomers.settle(0, 20), Settled::TurnedOut);
+        assert_eq!(newcomers.settle(1, 20), Settled::Yes);
     }
 
     #[test]
     fn without_a_limit_there_is_always_room() {
         let mut newcomers = newcomers(0, 3);
         assert_eq!(newcomers.make_room(1_000_000), None);
-        assert_eq!(newcomers.settle(2, 1_000_000), Some(2));
+        assert_eq!(newcomers.settle(2, 1_000_000), Settled::Yes);
     }
 
     #[tokio::test]
     async fn a_newcomer_is_told_to_leave_and_one_with_a_place_is_not() {
         let crowd = Arc::new(Crowd::new(1));
         let (first, mut second) = (crowd.join(), crowd.join());
-        assert!(first.settle());
+        assert_eq!(first.settle(), Settled::Yes);
         assert!(crowd.turn_out_oldest());
         second.is_turned_out().await;
         assert!(!crowd.turn_out_oldest());
         drop((first, second));
         let newcomers = crowd.newcomers.lock();
         assert!(newcomers.silent.is_empty() && newcomers.heard.is_empty());
+        assert!(newcomers.leaving.is_empty());
     }
 }

@@ -208,6 +208,21 @@ async fn a_certificate_that_is_trusted_itself_is_taken_also_where_it_is_an_autho
 }
 
 #[tokio::test]
+async fn a_certificate_that_is_trusted_itself_vouches_for_nobody() {
+    let folder = TempDir::new().unwrap();
+    let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let leaf = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let cacert = file(&folder, "ca.pem", &leaf.pem());
+    let proxy = proxy(&leaf, None).await;
+    let url = format!("https://localhost:{}/", proxy.peer.address.port());
+    let mut log = Log::start();
+    let client = Client::start(&url, "http://127.0.0.1:1/", &["--tls.cacert", &cacert]);
+    let line = log.line("poll failed").await;
+    assert!(line.contains("no secure connection: "), "{line}");
+    client.stop().await;
+}
+
+#[tokio::test]
 async fn an_authority_that_shows_itself_and_is_not_trusted_is_told() {
     let folder = TempDir::new().unwrap();
     let proxy = proxy_with(on_its_own(IsCa::Ca(BasicConstraints::Unconstrained)), None).await;

@@ -318,6 +318,33 @@ fn a_certificate_is_trusted_as_long_as_a_handshake_would_trust_it() {
 }
 
 #[test]
+fn a_client_that_is_trusted_itself_vouches_for_nobody() {
+    let folder = folder();
+    for is_ca in [IsCa::NoCa, IsCa::ExplicitNoCa] {
+        let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        params.is_ca = is_ca;
+        let key = KeyPair::generate().unwrap();
+        let client = CertifiedIssuer::self_signed(params, key).unwrap();
+        let forged = CertificateParams::new(vec!["b.test".to_owned()]).unwrap();
+        let forged = forged.signed_by(&KeyPair::generate().unwrap(), &client);
+        let forged = forged.unwrap().der().clone();
+        let ca = fs::read_to_string(folder.path().join("ca.crt")).unwrap();
+        // Alone, and beside an authority.
+        for trusted in [client.pem(), client.pem() + &ca] {
+            fs::write(folder.path().join("clients.crt"), trusted).unwrap();
+            let keys = "  client_auth_type: RequireAndVerifyClientCert\n  \
+                        client_ca_file: clients.crt\n";
+            let config = load(folder.path(), &tls(keys)).unwrap();
+            let chain = [forged.clone(), client.der().clone()];
+            assert!(config.trusts_client(&chain[1..]));
+            for forged in [&chain[..1], &chain] {
+                assert!(!config.trusts_client(forged));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_change_is_taken_over_unless_it_opens_what_was_closed() {
     let folder = folder();
     let path = folder.path().join("web.yml");

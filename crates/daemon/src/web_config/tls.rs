@@ -146,26 +146,20 @@ fn client_authorities(
     let wrong = |what: String| FileError::content(file, format!("tls_server_config: {what}"));
     let given = (tls.client_ca.as_deref(), tls.client_ca_file.as_deref());
     let (pem, path) = source.pem("client_ca", given.0, given.1)?;
-    let mut roots = RootCertStore::empty();
-    let mut trusted = Vec::new();
     match (pem, client_auth) {
-        (Some(_), ClientAuth::None) => {
-            return Err(wrong(
-                "there are client CAs without a client_auth_type that uses them; \
+        (Some(_), ClientAuth::None) => Err(wrong(
+            "there are client CAs without a client_auth_type that uses them; \
                  write RequireAndVerifyClientCert"
-                    .to_owned(),
-            ));
-        }
+                .to_owned(),
+        )),
         (Some(pem), _) => {
-            trusted = certificates(&pem, &path)?;
-            for certificate in &trusted {
-                roots
-                    .add(certificate.clone())
-                    .map_err(|error| FileError::content(&path, format!("is no CA: {error}")))?;
-            }
+            let trusted = certificates(&pem, &path)?;
+            Authorities::of(trusted)
+                .map_err(|error| FileError::content(&path, format!("is no CA: {error}")))
         }
         (None, _) if client_auth.verifies() => {
             let system = rustls_native_certs::load_native_certs();
+            let mut roots = RootCertStore::empty();
             let (taken, _) = roots.add_parsable_certificates(system.certs);
             if taken == 0 {
                 return Err(wrong(
@@ -173,10 +167,10 @@ fn client_authorities(
                         .to_owned(),
                 ));
             }
+            Ok(Authorities::new(roots))
         }
-        (None, _) => {}
+        (None, _) => Ok(Authorities::new(RootCertStore::empty())),
     }
-    Ok(Authorities { roots, trusted })
 }
 
 fn check_allowed_sans(tls: &TlsServer, client_auth: ClientAuth) -> Result<(), &'static str> {

@@ -21,9 +21,38 @@ use crate::san;
 /// Whom a certificate of a client may be trusted by.
 #[derive(Debug)]
 pub(super) struct Authorities {
-    pub(super) roots: RootCertStore,
-    /// Those of them that may also be shown themselves.
-    pub(super) trusted: Vec<CertificateDer<'static>>,
+    roots: RootCertStore,
+    /// Those that may be shown themselves, authorities or not.
+    trusted: Vec<CertificateDer<'static>>,
+    /// What clients are told, which choose by it what they show.
+    names: Vec<DistinguishedName>,
+}
+
+impl Authorities {
+    /// Those that vouch for others and are not shown themselves.
+    pub(super) fn new(roots: RootCertStore) -> Self {
+        Self {
+            names: roots.subjects(),
+            roots,
+            trusted: Vec::new(),
+        }
+    }
+
+    /// Those that may be shown themselves, and vouch for others where they are authorities.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be used.
+    pub(super) fn of(trusted: Vec<CertificateDer<'static>>) -> Result<Self, Error> {
+        let roots = pinned::authorities(&trusted)?;
+        let mut all = RootCertStore::empty();
+        all.add_parsable_certificates(trusted.iter().cloned());
+        Ok(Self {
+            roots,
+            trusted,
+            names: all.subjects(),
+        })
+    }
 }
 
 /// The verifier for a `client_auth_type`. None where clients are not asked for a certificate.
@@ -39,9 +68,16 @@ pub(super) fn new(
             algorithms: provider.signature_verification_algorithms,
         })
     };
-    let Authorities { roots, mut trusted } = authorities;
-    let signed =
-        || WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let Authorities {
+        roots,
+        mut trusted,
+        names,
+    } = authorities;
+    let signed = || {
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+            .clear_root_hint_subjects()
+            .add_root_hint_subjects(names)
+    };
     let verifier = match client_auth {
         ClientAuth::None => return Ok(None),
         ClientAuth::Request => any(false),
