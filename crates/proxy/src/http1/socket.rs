@@ -122,7 +122,8 @@ impl<S: Stream> Stream for TlsStream<S> {
 pub(crate) struct Socket(Box<Ends<dyn Stream>>);
 
 /// What a socket is, in one place: whoever owns it for a while moves no more than a pointer. Of a
-/// plain connection it is as large as a line of the processor's cache, and takes one of them.
+/// plain connection it is as large as a line of the processor's cache, and takes one of them, where
+/// the proxy is built without the other daemons.
 #[repr(align(64))]
 struct Ends<S: ?Sized> {
     ahead: BytesMut,
@@ -284,7 +285,11 @@ mod tests {
 
     #[test]
     fn a_plain_connection_takes_a_line_of_the_cache() {
-        assert_eq!(size_of::<Ends<TcpStream>>(), 64);
+        // A runtime for many threads, which a build of the whole workspace brings along, has larger
+        // handles, one of which is in each stream.
+        let is_small = size_of::<tokio::runtime::Handle>() == size_of::<usize>();
+        let lines = if is_small { 1 } else { 2 };
+        assert_eq!(size_of::<Ends<TcpStream>>(), lines * 64);
     }
 
     #[tokio::test]
