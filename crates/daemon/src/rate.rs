@@ -29,12 +29,16 @@ impl Bucket {
 
     /// Takes one, if there is one.
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
-        if self.is_empty(rate, now) {
-            return false;
-        }
-        let from = self.full_at.filter(|full_at| *full_at > now).unwrap_or(now);
-        self.full_at = Some(from + rate.interval);
-        true
+        let capacity = rate.interval.saturating_mul(rate.burst);
+        let missing = self.full_at.map_or(Duration::ZERO, |full_at| {
+            full_at.saturating_duration_since(now)
+        });
+        // What was taken at a slower rate, before that was changed, may be more than this one holds.
+        let missing = missing.min(capacity);
+        let takes = missing + rate.interval <= capacity;
+        let taken = if takes { rate.interval } else { Duration::ZERO };
+        self.full_at = Some(now + missing + taken);
+        takes
     }
 
     /// Puts back one that was taken.
@@ -42,15 +46,6 @@ impl Bucket {
         self.full_at = self
             .full_at
             .and_then(|full_at| full_at.checked_sub(rate.interval));
-    }
-
-    /// Whether there is none to take.
-    #[must_use]
-    pub fn is_empty(&self, rate: Rate, now: Instant) -> bool {
-        let missing = self.full_at.map_or(Duration::ZERO, |full_at| {
-            full_at.saturating_duration_since(now)
-        });
-        missing + rate.interval > rate.interval.saturating_mul(rate.burst)
     }
 
     /// Whether it is as good as a new one.
@@ -94,5 +89,23 @@ mod tests {
         bucket.give_back(rate);
         assert!(bucket.is_full(after(62_000)));
         assert!(bucket.take(rate, after(60_000)) && !bucket.take(rate, after(60_000)));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn what_was_taken_at_a_slower_rate_is_not_missed_at_a_faster_one() {
+        let hours = Rate {
+            interval: Duration::from_secs(3_600),
+            burst: 10,
+        };
+        let seconds = Rate {
+            interval: Duration::from_secs(1),
+            burst: 2,
+        };
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut bucket = Bucket::full();
+        assert!((0..hours.burst).all(|_| bucket.take(hours, start)));
+        for (at, passes) in [(0, false), (900, false), (1_000, true), (1_001, false)] {
+            assert_eq!(bucket.take(seconds, after(at)), passes, "{at}");
+        }
     }
 }
