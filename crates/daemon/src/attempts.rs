@@ -15,7 +15,7 @@ use crate::rate::{Bucket, Rate};
 
 /// Who has failed lately, and what has been accepted lately.
 #[derive(Debug, Default)]
-pub struct Attempts {
+pub(crate) struct Attempts {
     state: Mutex<State>,
     hasher: RandomState,
 }
@@ -32,7 +32,7 @@ struct State {
 /// that who asks for much at once gets no more looks than who waits for each.
 #[derive(Debug)]
 #[must_use]
-pub struct Attempt {
+pub(crate) struct Attempt {
     address: IpAddr,
     /// What the address has shown, together with the address.
     pair: u64,
@@ -42,7 +42,7 @@ pub struct Attempt {
 
 impl Attempts {
     /// Begins to look at what this address shows. None where it may not be looked at now.
-    pub fn begin(&self, address: IpAddr, shown: &[u8], now: Instant) -> Option<Attempt> {
+    pub(crate) fn begin(&self, address: IpAddr, shown: &[u8], now: Instant) -> Option<Attempt> {
         let address = network(address);
         let pair = self.hasher.hash_one((address, shown));
         let mut state = self.state.lock();
@@ -58,7 +58,7 @@ impl Attempts {
     }
 
     /// It was right.
-    pub fn succeeded(&self, attempt: &Attempt) {
+    pub(crate) fn succeeded(&self, attempt: &Attempt) {
         if attempt.is_known {
             return;
         }
@@ -75,7 +75,7 @@ impl Attempts {
     }
 
     /// It was wrong.
-    pub fn failed(&self, attempt: &Attempt, now: Instant) {
+    pub(crate) fn failed(&self, attempt: &Attempt, now: Instant) {
         // What was not known has been counted at its begin.
         if attempt.is_known {
             let mut state = self.state.lock();
@@ -84,7 +84,7 @@ impl Attempts {
     }
 
     /// It was not looked at.
-    pub fn withdraw(&self, attempt: &Attempt) {
+    pub(crate) fn withdraw(&self, attempt: &Attempt) {
         if !attempt.is_known {
             self.state.lock().give_back(attempt);
         }

@@ -157,7 +157,7 @@ impl Guard {
     }
 
     /// Counts a handshake that came to nothing.
-    pub fn count_handshake(&self, reason: &'static str) {
+    pub(crate) fn count_handshake(&self, reason: &'static str) {
         self.handshakes.get_or_create(&Reason { reason }).inc();
     }
 }

@@ -14,12 +14,12 @@
 //! | [`respond`] | plain answers with a telling reason phrase |
 //! | [`config_file`], [`reload`] | strict YAML files, read again when they change |
 //! | [`web_config`], [`web`] | `--web.config.file`: TLS, users, headers, a rate limit; and how they apply |
-//! | [`guard`], [`credentials`], [`passwords`], [`attempts`], [`rate`] | who proves what, and how often it may try |
+//! | [`guard`], [`credentials`], [`passwords`], `attempts`, `rate` | who proves what, and how often it may try |
 //! | [`peer_tls`] | TLS toward a peer, by certificates of one's own choice |
 //! | [`san`], [`secret`] | names in certificates, texts that are not shown |
 
 pub mod admin;
-pub mod attempts;
+mod attempts;
 pub mod cli;
 pub mod config_file;
 pub mod credentials;
@@ -36,7 +36,7 @@ pub mod passwords;
 pub mod peer_tls;
 mod pinned;
 mod process;
-pub mod rate;
+mod rate;
 mod recent;
 pub mod reload;
 pub mod respond;

@@ -51,7 +51,7 @@ pub async fn serve(
     let (watched, until) = (Arc::clone(&web), shutdown.clone());
     shutdown.spawn(async move { watched.watch(until).await });
     let registry = Arc::new(registry);
-    shutdown.spawn(admin::serve_with(
+    shutdown.spawn(admin::serve(
         listener,
         registry,
         ready,

@@ -104,11 +104,11 @@ impl Users {
 /// No verdict: more passwords wait to be looked at than will be in good time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many passwords are being checked")]
-pub struct Busy;
+pub(crate) struct Busy;
 
 /// Verifies passwords.
 #[derive(Debug)]
-pub struct Passwords {
+pub(crate) struct Passwords {
     /// Made when the first password comes: many daemons never see one, and the library that makes
     /// it takes a megabyte for itself.
     key: OnceLock<hmac::Key>,
@@ -121,7 +121,7 @@ pub struct Passwords {
 impl Passwords {
     /// Knows no verdict yet.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             key: OnceLock::new(),
             right: Mutex::new(Recent::new(MAX_RIGHT)),
@@ -136,7 +136,12 @@ impl Passwords {
     /// # Errors
     ///
     /// [`Busy`] when too many wait.
-    pub async fn verify(&self, users: &Users, user: &str, password: &Secret) -> Result<bool, Busy> {
+    pub(crate) async fn verify(
+        &self,
+        users: &Users,
+        user: &str,
+        password: &Secret,
+    ) -> Result<bool, Busy> {
         let known = users.hashes.get(user);
         let hash = known.unwrap_or(&users.stand_in);
         let asked = self.digest(user, hash, password).ok_or(Busy)?;

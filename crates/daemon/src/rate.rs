@@ -6,16 +6,16 @@ use tokio::time::Instant;
 
 /// What a bucket holds, and how fast it fills again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// The time between two of a steady stream.
-    pub interval: Duration,
+    pub(crate) interval: Duration,
     /// How many may come at once.
-    pub burst: u32,
+    pub(crate) burst: u32,
 }
 
 /// A token bucket. It starts full.
 #[derive(Debug, Clone, Copy)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     /// When it is full again, if nothing more is taken.
     full_at: Option<Instant>,
 }
@@ -23,12 +23,12 @@ pub struct Bucket {
 impl Bucket {
     /// A full bucket.
     #[must_use]
-    pub fn full() -> Self {
+    pub(crate) fn full() -> Self {
         Self { full_at: None }
     }
 
     /// Takes one, if there is one.
-    pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let capacity = rate.interval.saturating_mul(rate.burst);
         let missing = self.full_at.map_or(Duration::ZERO, |full_at| {
             full_at.saturating_duration_since(now)
@@ -42,7 +42,7 @@ impl Bucket {
     }
 
     /// Puts back one that was taken.
-    pub fn give_back(&mut self, rate: Rate) {
+    pub(crate) fn give_back(&mut self, rate: Rate) {
         self.full_at = self
             .full_at
             .and_then(|full_at| full_at.checked_sub(rate.interval));
@@ -50,7 +50,7 @@ impl Bucket {
 
     /// Whether it is as good as a new one.
     #[must_use]
-    pub fn is_full(&self, now: Instant) -> bool {
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
         self.full_at.is_none_or(|full_at| full_at <= now)
     }
 }

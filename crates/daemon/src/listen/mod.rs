@@ -134,7 +134,7 @@ impl Shortage {
 /// # Errors
 ///
 /// When the system refuses the options.
-pub fn tune(socket: &SockRef<'_>) -> io::Result<()> {
+fn tune(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_tcp_keepalive(
@@ -149,10 +149,10 @@ pub fn tune(socket: &SockRef<'_>) -> io::Result<()> {
 const KEEPALIVE_SPREAD: u32 = 15;
 
 /// How long a connection is idle, at the most, before the peer is asked whether it lives.
-pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
 /// The time between two such questions.
-pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Unanswered questions after which the connection is dead.
 pub const KEEPALIVE_RETRIES: u32 = 3;
