@@ -87,9 +87,7 @@ impl Listener {
             }
         }
     }
-}
 
-impl Listener {
     /// A system that is out of descriptors says so before it looks whether there is a connection.
     fn has_somebody_waiting(&self) -> bool {
         let mut asked = [PollFd::new(&self.tcp, PollFlags::IN)];
@@ -145,22 +143,6 @@ fn tune(socket: &SockRef<'_>) -> io::Result<()> {
     )
 }
 
-/// By how many seconds connections differ in when they are probed.
-const KEEPALIVE_SPREAD: u32 = 15;
-
-/// How long a connection is idle, at the most, before the peer is asked whether it lives.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-
-/// The time between two such questions.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Unanswered questions after which the connection is dead.
-pub const KEEPALIVE_RETRIES: u32 = 3;
-
-/// How long sent bytes may stay unacknowledged: as long as keep-alive takes to find a peer dead.
-/// Without it the kernel sends them again for a quarter of an hour, and keep-alive does not run.
-pub const USER_TIMEOUT: Duration = Duration::from_secs(45);
-
 fn listen(address: SocketAddr, dual_stack: bool) -> io::Result<Listener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -191,6 +173,22 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::TimedOut
     )
 }
+
+/// By how many seconds connections differ in when they are probed.
+const KEEPALIVE_SPREAD: u32 = 15;
+
+/// How long a connection is idle, at the most, before the peer is asked whether it lives.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+
+/// The time between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Unanswered questions after which the connection is dead.
+pub const KEEPALIVE_RETRIES: u32 = 3;
+
+/// How long sent bytes may stay unacknowledged: as long as keep-alive takes to find a peer dead.
+/// Without it the kernel sends them again for a quarter of an hour, and keep-alive does not run.
+pub const USER_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// More than the usual limit of the kernel, which clamps it: thousands of clients come back in the
 /// same moment when a proxy was restarted.
