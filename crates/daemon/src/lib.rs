@@ -16,13 +16,14 @@
 //! | [`web_config`], [`web`] | `--web.config.file`: TLS, users, headers, a rate limit; and how they apply |
 //! | [`guard`], [`credentials`], [`passwords`], `attempts`, `rate` | who proves what, and how often it may try |
 //! | [`peer_tls`] | TLS toward a peer, by certificates of one's own choice |
-//! | [`san`], [`secret`] | names in certificates, texts that are not shown |
+//! | [`san`], [`secret`], `digest` | names in certificates, texts that are not shown, and what is kept in their place |
 
 pub mod admin;
 mod attempts;
 pub mod cli;
 pub mod config_file;
 pub mod credentials;
+mod digest;
 pub mod exit;
 pub mod file_limit;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use tokio::sync::Semaphore;
 
 use crate::config_file::from_text;
+use crate::digest::{self, Digest};
 use crate::recent::Recent;
 use crate::secret::Secret;
 
@@ -112,8 +113,9 @@ pub(crate) struct Passwords {
     /// Made when the first password comes: many daemons never see one, and the library that makes
     /// it takes a megabyte for itself.
     key: OnceLock<hmac::Key>,
-    right: Mutex<Recent>,
-    wrong: Mutex<Recent>,
+    /// Digests of what was asked, under that key.
+    right: Mutex<Recent<Digest>>,
+    wrong: Mutex<Recent<Digest>>,
     one_at_a_time: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
@@ -169,7 +171,7 @@ impl Passwords {
     }
 
     /// What has been found of late, if this was looked at.
-    fn verdict(&self, asked: &[u8; 32]) -> Option<bool> {
+    fn verdict(&self, asked: &Digest) -> Option<bool> {
         if self.right.lock().has(asked) {
             return Some(true);
         }
@@ -180,7 +182,7 @@ impl Passwords {
     /// shown would be known of the next, and tell that one from a user that there is.
     ///
     /// None where the system has no random numbers, without which nothing is secure.
-    fn digest(&self, user: &str, hash: &PasswordHash, password: &Secret) -> Option<[u8; 32]> {
+    fn digest(&self, user: &str, hash: &PasswordHash, password: &Secret) -> Option<Digest> {
         let key = match self.key.get() {
             Some(key) => key,
             None => {
@@ -194,11 +196,7 @@ impl Passwords {
         context.update(&user.len().to_ne_bytes());
         context.update(user.as_bytes());
         context.update(password.expose());
-        let mut digest = [0; 32];
-        for (to, from) in digest.iter_mut().zip(context.sign().as_ref()) {
-            *to = *from;
-        }
-        Some(digest)
+        Some(digest::array(context.sign().as_ref()))
     }
 }
 

@@ -54,6 +54,10 @@ pub const MAX_HEADERS: usize = 1024;
 /// More than these are read at a second attempt.
 pub const FEW_HEADERS: usize = 32;
 
+/// The longest reason phrase that is written. Longer status lines are refused by some programs, and
+/// nobody reads them.
+pub const LONGEST_REASON: usize = 250;
+
 /// Room for the headers of a message.
 type HeaderSlots<'b, const N: usize> = [MaybeUninit<httparse::Header<'b>>; N];
 

@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::response::{Framing, VERSION};
-use super::{MessageError, few_slots, head_error, header_slots, put_line};
+use super::{LONGEST_REASON, MessageError, few_slots, head_error, header_slots, put_line};
 use crate::ScrapeId;
 use crate::headers::{self, ID, SCRAPE_TIMEOUT};
 
@@ -241,9 +241,6 @@ fn version(bytes: &[u8]) -> Version {
         Version::Foreign
     }
 }
-
-/// Longer status lines are refused by some programs, and nobody reads them.
-const LONGEST_REASON: usize = 250;
 
 /// What a date and the framing add to the lines.
 const ROOM_FOR_FRAMING: usize = 96;
