@@ -3,9 +3,10 @@
 
 pub mod body;
 mod chunked;
+pub mod instruction;
 pub mod pushed;
-pub mod request;
 pub mod response;
+pub mod scrape;
 
 use std::mem::MaybeUninit;
 

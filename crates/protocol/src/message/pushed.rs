@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 use bytes::{BufMut, BytesMut};
 use http::{HeaderValue, Method, StatusCode};
 
-use super::response::{Framing, VERSION};
+use super::body::Framing;
+use super::response::VERSION;
 use super::{LONGEST_REASON, MessageError, few_slots, head_error, header_slots, put_line};
 use crate::ScrapeId;
 use crate::headers::{self, ID, SCRAPE_TIMEOUT};

@@ -22,7 +22,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pushprox_protocol::message::request::Scrape;
+use pushprox_protocol::message::scrape::Scrape;
 use pushprox_protocol::{Fqdn, ScrapeId, timeout};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
