@@ -18,7 +18,6 @@ use tracing::{debug, warn};
 use crate::Proxy;
 use crate::access::{Peer, Role};
 use crate::answer::{BrokenPush, PushedBody, ScrapeAnswer};
-use crate::connection::left;
 use crate::error::Failure;
 use crate::http1::answer::{Answer, date};
 use crate::http1::request::Request;
@@ -78,7 +77,7 @@ pub(crate) async fn serve(
         Ok(mut pending) => tokio::select! {
             biased;
             // A scrape whose Prometheus has hung up is forgotten.
-            () = left(&mut socket, proxy) => {
+            () = socket.left(&proxy.buffers) => {
                 report.end(&"Prometheus hung up before it had the answer");
                 return None;
             }
@@ -128,8 +127,7 @@ pub(crate) async fn serve(
     if keep_alive && !ends_with_connection {
         return Some(socket);
     }
-    // A Prometheus that does not take the end of the connection is left alone.
-    socket.shutdown(&proxy.patience).await.ok();
+    socket.shutdown(&proxy.patience).await;
     None
 }
 
@@ -179,7 +177,7 @@ async fn say(
     if keep_alive {
         return Some(socket);
     }
-    socket.shutdown(&proxy.patience).await.ok();
+    socket.shutdown(&proxy.patience).await;
     None
 }
 
@@ -245,7 +243,7 @@ async fn send(
                 let next = async {
                     tokio::select! {
                         biased;
-                        () = left(socket, proxy) => Err(hung_up().into()),
+                        () = socket.left(&proxy.buffers) => Err(hung_up().into()),
                         piece = body.piece() => piece.map_err(Broken::from),
                     }
                 };
