@@ -45,6 +45,8 @@ pub(crate) async fn serve(
     peer: &Peer,
     proxy: &Arc<Proxy>,
 ) -> Option<Socket> {
+    // Before its password is looked at, which Prometheus waits for as well.
+    let started = Instant::now();
     let parsed = request.scrape.take()?;
     drop(socket.split_ahead(request.head));
     socket.settle(&proxy.buffers);
@@ -67,13 +69,11 @@ pub(crate) async fn serve(
     }
     drop(grant);
     let timeout = proxy.timeouts.clamp(scrape.timeout);
-    let mut report = Report::new(ScrapeId::random(), scrape.target.clone());
-    let deadline = report.started + timeout;
+    let mut report = Report::new(ScrapeId::random(), scrape.target.clone(), started);
+    let deadline = started + timeout;
     let is_head = scrape.method == Method::HEAD;
-    let answered = match proxy
-        .rendezvous
-        .scrape(report.id, scrape, timeout, report.started)
-    {
+    let rendezvous = &proxy.rendezvous;
+    let answered = match rendezvous.scrape(report.id, scrape, timeout, started) {
         Ok(mut pending) => tokio::select! {
             biased;
             // A scrape whose Prometheus has hung up is forgotten.
@@ -353,11 +353,11 @@ struct Report {
 }
 
 impl Report {
-    fn new(id: ScrapeId, target: Target) -> Self {
+    fn new(id: ScrapeId, target: Target, started: Instant) -> Self {
         Self {
             id,
             target,
-            started: Instant::now(),
+            started,
             status: 0,
             bytes: 0,
             is_told: false,
@@ -393,3 +393,6 @@ impl Drop for Report {
 
 /// Pieces below this size are worth putting together.
 const SMALL: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests;
