@@ -113,9 +113,7 @@ pub(crate) struct Passwords {
     /// Made when the first password comes: many daemons never see one, and the library that makes
     /// it takes a megabyte for itself.
     key: OnceLock<hmac::Key>,
-    /// Digests of what was asked, under that key.
-    right: Mutex<Recent<Digest>>,
-    wrong: Mutex<Recent<Digest>>,
+    verdicts: Arc<Verdicts>,
     one_at_a_time: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
@@ -126,8 +124,10 @@ impl Passwords {
     pub(crate) fn new() -> Self {
         Self {
             key: OnceLock::new(),
-            right: Mutex::new(Recent::new(MAX_RIGHT)),
-            wrong: Mutex::new(Recent::new(MAX_WRONG)),
+            verdicts: Arc::new(Verdicts {
+                right: Mutex::new(Recent::new(MAX_RIGHT)),
+                wrong: Mutex::new(Recent::new(MAX_WRONG)),
+            }),
             one_at_a_time: Arc::new(Semaphore::new(1)),
             waiting: AtomicUsize::new(0),
         }
@@ -147,7 +147,7 @@ impl Passwords {
         let known = users.hashes.get(user);
         let hash = known.unwrap_or(&users.stand_in);
         let asked = self.digest(user, hash, password).ok_or(Busy)?;
-        if let Some(verdict) = self.verdict(&asked) {
+        if let Some(verdict) = self.verdicts.of(&asked) {
             return Ok(verdict);
         }
         let _waiting = Waiting::enter(&self.waiting)?;
@@ -155,27 +155,20 @@ impl Passwords {
             return Err(Busy);
         };
         // Whoever had the turn before may have shown the same, as a fleet with one password does.
-        if let Some(verdict) = self.verdict(&asked) {
+        if let Some(verdict) = self.verdicts.of(&asked) {
             return Ok(verdict);
         }
         let (hash, password) = (hash.clone(), password.clone());
+        let (is_known, verdicts) = (known.is_some(), Arc::clone(&self.verdicts));
         let checking = tokio::task::spawn_blocking(move || {
-            // The turn ends with the work, even where nobody waits for it any more.
+            // Even where nobody waits for it any more, the turn ends with the work, and the work is
+            // not in vain.
             let _turn = turn;
-            bcrypt::verify(password.expose(), &hash.0).unwrap_or(false)
+            let is_right = bcrypt::verify(password.expose(), &hash.0).unwrap_or(false) && is_known;
+            verdicts.add(asked, is_right);
+            is_right
         });
-        let is_right = checking.await.map_err(|_| Busy)? && known.is_some();
-        let recent = if is_right { &self.right } else { &self.wrong };
-        recent.lock().add(asked);
-        Ok(is_right)
-    }
-
-    /// What has been found of late, if this was looked at.
-    fn verdict(&self, asked: &Digest) -> Option<bool> {
-        if self.right.lock().has(asked) {
-            return Some(true);
-        }
-        self.wrong.lock().has(asked).then_some(false)
+        checking.await.map_err(|_| Busy)
     }
 
     /// What is asked. The user is part of it, since unknown ones share a hash: what one of them has
@@ -203,6 +196,27 @@ impl Passwords {
 impl Default for Passwords {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// What was found of late. What was asked is kept as its digest.
+#[derive(Debug)]
+struct Verdicts {
+    right: Mutex<Recent<Digest>>,
+    wrong: Mutex<Recent<Digest>>,
+}
+
+impl Verdicts {
+    fn of(&self, asked: &Digest) -> Option<bool> {
+        if self.right.lock().has(asked) {
+            return Some(true);
+        }
+        self.wrong.lock().has(asked).then_some(false)
+    }
+
+    fn add(&self, asked: Digest, is_right: bool) {
+        let recent = if is_right { &self.right } else { &self.wrong };
+        recent.lock().add(asked);
     }
 }
 

@@ -4,6 +4,8 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
+use pushprox_testkit::wait::{SOON, until};
+
 use super::*;
 
 fn hash(password: &str) -> PasswordHash {
@@ -31,8 +33,8 @@ async fn the_right_password_of_the_right_user_is_right() {
             assert_eq!(verdict, Ok(right), "{user} {password}");
         }
     }
-    assert_eq!(passwords.right.lock().len(), 2);
-    assert_eq!(passwords.wrong.lock().len(), 4);
+    assert_eq!(passwords.verdicts.right.lock().len(), 2);
+    assert_eq!(passwords.verdicts.wrong.lock().len(), 4);
     assert_eq!(passwords.waiting.load(Ordering::Relaxed), 0);
 }
 
@@ -43,7 +45,7 @@ async fn an_unknown_user_is_looked_at_whatever_another_has_shown() {
     for (looks, user) in ["x", "y", "a"].into_iter().enumerate() {
         let verdict = passwords.verify(&users, user, &secret("guess")).await;
         assert_eq!(verdict, Ok(false));
-        assert_eq!(passwords.wrong.lock().len(), looks + 1, "{user}");
+        assert_eq!(passwords.verdicts.wrong.lock().len(), looks + 1, "{user}");
     }
 }
 
@@ -59,9 +61,24 @@ async fn one_look_serves_all_who_wait_with_the_same() {
     // Whoever had the turn before found it right, which it is not: nobody looks at it again.
     let hash = users.hash("a").unwrap();
     let asked = passwords.digest("a", hash, &shown).unwrap();
-    passwords.right.lock().add(asked);
+    passwords.verdicts.add(asked, true);
     drop(turn);
     assert_eq!(waiting.await, Ok(true));
+}
+
+#[tokio::test]
+async fn a_look_that_nobody_waits_for_is_not_in_vain() {
+    let users = Users::new([("a".to_owned(), hash("one"))]);
+    let passwords = Passwords::new();
+    let shown = secret("one");
+    {
+        let mut waiting = pin!(passwords.verify(&users, "a", &shown));
+        assert!(poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_pending())).await);
+    }
+    until("the verdict", SOON, async || {
+        (passwords.verdicts.right.lock().len() == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -95,8 +112,8 @@ async fn wrong_passwords_are_forgotten_before_right_ones() {
         let guess = secret(&format!("guess {guess}"));
         assert_eq!(passwords.verify(&users, "a", &guess).await, Ok(false));
     }
-    assert_eq!(passwords.wrong.lock().len(), MAX_WRONG);
-    assert_eq!(passwords.right.lock().len(), 1);
+    assert_eq!(passwords.verdicts.wrong.lock().len(), MAX_WRONG);
+    assert_eq!(passwords.verdicts.right.lock().len(), 1);
 }
 
 #[tokio::test]
@@ -136,7 +153,7 @@ fn right_passwords_of_many_users_are_all_remembered() {
         digest[..8].copy_from_slice(&number.to_ne_bytes());
         digest
     };
-    let mut right = passwords.right.lock();
+    let mut right = passwords.verdicts.right.lock();
     for number in 0..MAX_RIGHT {
         right.add(digest(number));
         right.add(digest(number));
