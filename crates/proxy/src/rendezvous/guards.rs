@@ -196,7 +196,9 @@ impl PendingScrape {
 impl Drop for PendingScrape {
     fn drop(&mut self) {
         let shared = &self.rendezvous.shared;
-        shared.meetings.lock().state.cancel(self.id);
+        let unanswered = shared.meetings.lock().state.cancel(self.id);
+        // Not under the lock: its end wakes whoever waits for it.
+        drop(unanswered);
         shared.scrape_ended.notify_waiters();
     }
 }
