@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use pushprox_daemon::guard::{Denied, Place};
 use pushprox_daemon::respond;
 use pushprox_protocol::message::body::{CHUNK_END, Framing, LAST_CHUNK, chunk_start};
+use pushprox_protocol::message::put_line;
 use pushprox_protocol::message::scrape::ScrapeError;
 use pushprox_protocol::{ScrapeId, Target};
 use tokio::time::{Instant, timeout_at};
@@ -211,22 +212,19 @@ async fn send(
     let has_date = head.has_date();
     let mut head = head.into_lines();
     if !has_date {
-        put(&mut head, "Date", &date());
+        put_line(&mut head, "Date", &date());
     }
     match length {
         Some(length) => {
             let mut digits = itoa::Buffer::new();
-            put(
-                &mut head,
-                "Content-Length",
-                digits.format(length).as_bytes(),
-            );
+            let length = digits.format(length);
+            put_line(&mut head, "Content-Length", length.as_bytes());
         }
-        None if is_chunked => put(&mut head, "Transfer-Encoding", b"chunked"),
+        None if is_chunked => put_line(&mut head, "Transfer-Encoding", b"chunked"),
         None => {}
     }
     if !request.keep_alive || request.has_body() {
-        put(&mut head, "Connection", b"close");
+        put_line(&mut head, "Connection", b"close");
     }
     head.put_slice(b"\r\n");
 
@@ -301,13 +299,6 @@ async fn next_piece(body: &mut PushedBody, held: &mut Option<NextPiece>) -> Opti
         }
     }
     Some(Ok(Some(together.map_or(first, BytesMut::freeze))))
-}
-
-fn put(lines: &mut BytesMut, name: &str, value: &[u8]) {
-    lines.put_slice(name.as_bytes());
-    lines.put_slice(b": ");
-    lines.put_slice(value);
-    lines.put_slice(b"\r\n");
 }
 
 /// Writes parts in one go, as far as the socket takes them.

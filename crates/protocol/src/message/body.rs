@@ -119,6 +119,14 @@ impl BodyDecoder {
     }
 }
 
+/// Reads a `Content-Length`. What is not digits alone (a sign, a list, white space) is none.
+#[must_use]
+pub fn content_length(value: &[u8]) -> Option<u64> {
+    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(value).ok().filter(|_| is_number)?;
+    text.parse().ok()
+}
+
 /// The line that stands before a chunk of `length` bytes.
 #[must_use]
 pub fn chunk_start(length: usize) -> Bytes {

@@ -116,8 +116,8 @@ fn put_name(out: &mut BytesMut, name: &HeaderName) {
     out.put_slice(b": ");
 }
 
-/// Writes a header line as it came.
-fn put_line(out: &mut BytesMut, name: &str, value: &[u8]) {
+/// Writes a header line as it stands: name and value are to be such as no line can be broken by.
+pub fn put_line(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.put_slice(name.as_bytes());
     out.put_slice(b": ");
     out.put_slice(value);

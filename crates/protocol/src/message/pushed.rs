@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use bytes::{BufMut, BytesMut};
 use http::{HeaderValue, Method, StatusCode};
 
-use super::body::Framing;
+use super::body::{Framing, content_length};
 use super::response::VERSION;
 use super::{LONGEST_REASON, MessageError, few_slots, head_error, header_slots, put_line};
 use crate::ScrapeId;
@@ -110,7 +110,7 @@ impl PushedHead {
                 ids += 1;
                 self.id = ScrapeId::parse_bytes(header.value);
             } else if is("content-length") {
-                let this = number(header.value).ok_or(MessageError::ContentLength);
+                let this = content_length(header.value).ok_or(MessageError::ContentLength);
                 let same = self.length.as_ref().is_none_or(|other| *other == this);
                 self.length = Some(if same {
                     this
@@ -208,12 +208,6 @@ pub fn find_id(bytes: &[u8]) -> Option<HeaderValue> {
         }
         HeaderValue::from_bytes(value.trim_ascii()).ok()
     })
-}
-
-fn number(text: &[u8]) -> Option<u64> {
-    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let text = std::str::from_utf8(text).ok().filter(|_| is_number)?;
-    text.parse().ok()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use memchr::memchr_iter;
 use pushprox_protocol::duration;
 use pushprox_protocol::headers;
-use pushprox_protocol::message::body::Framing;
+use pushprox_protocol::message::body::{Framing, content_length};
 use pushprox_protocol::message::scrape::{Scrape, ScrapeError};
 use pushprox_protocol::message::{FEW_HEADERS, MAX_HEADERS};
 
@@ -231,12 +231,6 @@ fn credentials(kind: Kind) -> Option<HeaderName> {
         Kind::Scrape => Some(PROXY_AUTHORIZATION),
         Kind::Other => None,
     }
-}
-
-fn content_length(value: &[u8]) -> Option<u64> {
-    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    let text = std::str::from_utf8(value).ok().filter(|_| is_number)?;
-    text.parse().ok()
 }
 
 /// The members of a comma-separated list.
