@@ -10,7 +10,7 @@
 //! | [`file_limit`] | how many connections the system allows |
 //! | [`listen`] | listen addresses in Go's syntax, sockets, the accept loop |
 //! | [`metrics`] | the registry, build and process metrics, the exposition formats |
-//! | [`admin`], [`own_pages`] | `/metrics`, `/-/healthy`, `/-/ready`; `--metrics-addr` |
+//! | [`own_pages`] | `/metrics`, `/-/healthy`, `/-/ready`; `--metrics-addr` |
 //! | [`respond`] | plain answers with a telling reason phrase |
 //! | [`config_file`], [`reload`] | strict YAML files, read again when they change |
 //! | [`web_config`], [`web`] | `--web.config.file`: TLS, users, headers, a rate limit; and how they apply |
@@ -18,7 +18,6 @@
 //! | [`peer_tls`] | TLS toward a peer, by certificates of one's own choice |
 //! | [`san`], [`secret`], `digest` | names in certificates, texts that are not shown, and what is kept in their place |
 
-pub mod admin;
 mod attempts;
 pub mod cli;
 pub mod config_file;

@@ -6,7 +6,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use pushprox_daemon::guard::Place;
-use pushprox_daemon::{admin, respond};
+use pushprox_daemon::{own_pages, respond};
 use tokio::time::Instant;
 
 use crate::Proxy;
@@ -63,11 +63,13 @@ async fn own_page(
         ),
         "/metrics" => (
             "/metrics",
-            admit(Role::Operator).await.map(|_| admin(proxy, request)),
+            admit(Role::Operator)
+                .await
+                .map(|_| every_daemons(proxy, request)),
         ),
         // Probes have no credentials, and learn nothing.
-        "/-/healthy" => ("/-/healthy", Ok(admin(proxy, request))),
-        "/-/ready" => ("/-/ready", Ok(admin(proxy, request))),
+        "/-/healthy" => ("/-/healthy", Ok(every_daemons(proxy, request))),
+        "/-/ready" => ("/-/ready", Ok(every_daemons(proxy, request))),
         _ => (
             "other",
             admit(Role::Operator)
@@ -83,9 +85,10 @@ async fn own_page(
     response
 }
 
-fn admin(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+/// A page that every daemon has.
+fn every_daemons(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     proxy.metrics.update(&proxy.rendezvous);
-    admin::respond(
+    own_pages::answer(
         request.method(),
         request.uri().path(),
         &proxy.registry,

@@ -1,5 +1,7 @@
 //! What every daemon tells about itself: `/metrics`, `/-/healthy`, `/-/ready`.
 
+mod address;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,10 +26,11 @@ use crate::listen::Listener;
 use crate::metrics::Registry;
 use crate::respond;
 use crate::web::{Accepted, Web};
+pub use address::{MetricsAddress, serve};
 
 /// Answers a request for one of the daemon's own pages, or nothing where `path` is none of them.
 #[must_use]
-pub fn respond(
+pub fn answer(
     method: &Method,
     path: &str,
     registry: &Registry,
@@ -58,7 +61,7 @@ pub fn respond(
 /// probes have no credentials, and whoever sends them takes a refusal for a failure.
 ///
 /// `ready` is asked at each request for `/-/ready`; while the daemon shuts down it is not ready.
-pub(crate) async fn serve(
+async fn serve_on(
     mut listener: Listener,
     registry: Arc<Registry>,
     ready: impl Fn() -> bool + Send + Sync + 'static,
@@ -162,7 +165,7 @@ impl Pages {
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let ready = !self.shutdown.is_cancelled() && (self.ready)();
-        respond(
+        answer(
             request.method(),
             request.uri().path(),
             &self.registry,
@@ -216,7 +219,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let is_ready = move || ready.load(Ordering::Relaxed);
-        shutdown.spawn(serve(
+        shutdown.spawn(serve_on(
             listener,
             Arc::new(Registry::new()),
             is_ready,
