@@ -13,8 +13,8 @@ use hyper::ext::ReasonPhrase;
 use pushprox_daemon::exit::causes;
 use pushprox_daemon::respond;
 use pushprox_protocol::headers::{ID, SCRAPE_TIMEOUT, strip_hop_by_hop};
-use pushprox_protocol::message::body::{CHUNK_END, LAST_CHUNK, chunk_start};
-use pushprox_protocol::message::response::{Framing, ResponseHead};
+use pushprox_protocol::message::body::{CHUNK_END, Framing, LAST_CHUNK, chunk_start};
+use pushprox_protocol::message::response::ResponseHead;
 
 use crate::error::{PullError, TargetBrokeOff};
 use crate::target_body::TargetBody;

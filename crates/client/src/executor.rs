@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method};
 use pushprox_protocol::Fqdn;
-use pushprox_protocol::message::request::Instruction;
+use pushprox_protocol::message::instruction::Instruction;
 use pushprox_protocol::timeout::{ScrapeTimeouts, answer_margin};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

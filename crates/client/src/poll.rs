@@ -13,7 +13,7 @@ use pushprox_daemon::reload::Reloaded;
 use pushprox_protocol::Fqdn;
 use pushprox_protocol::headers::{PREFER, PREFERENCE_APPLIED, wait_seconds};
 use pushprox_protocol::message::MessageError;
-use pushprox_protocol::message::request::{Instruction, Unusable};
+use pushprox_protocol::message::instruction::{Instruction, Unusable};
 use tokio::time::{Instant, timeout};
 use url::Url;
 

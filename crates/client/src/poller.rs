@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 use pushprox_daemon::Shutdown;
-use pushprox_protocol::message::request::Instruction;
+use pushprox_protocol::message::instruction::Instruction;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};

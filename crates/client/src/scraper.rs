@@ -9,7 +9,7 @@ use pushprox_daemon::reload::Reloaded;
 use pushprox_protocol::headers::{
     ID, PULL_TOKEN, SCRAPE_TIMEOUT, SCRAPE_TIMEOUT_SECONDS, strip_hop_by_hop,
 };
-use pushprox_protocol::message::request::Instruction;
+use pushprox_protocol::message::instruction::Instruction;
 use pushprox_protocol::timeout::format;
 use tokio::time::{Instant, timeout, timeout_at};
 

@@ -3,7 +3,7 @@
 //! Behind one address there may be many, as behind a NAT or a reverse proxy, and one of them must
 //! not lock the others out: what has been accepted from an address goes on being accepted from it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -12,27 +12,27 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::rate::{Bucket, Rate};
+use crate::recent::Recent;
 
 /// Who has failed lately, and what has been accepted lately.
 #[derive(Debug, Default)]
-pub struct Attempts {
+pub(crate) struct Attempts {
     state: Mutex<State>,
     hasher: RandomState,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     failures: HashMap<IpAddr, Bucket>,
-    accepted: HashSet<u64>,
-    /// The same, the oldest first.
-    order: VecDeque<u64>,
+    /// Hashes of addresses and what they have shown.
+    accepted: Recent<u64>,
 }
 
 /// What an address shows is being looked at. As long as nothing else is said it counts as wrong, so
 /// that who asks for much at once gets no more looks than who waits for each.
 #[derive(Debug)]
 #[must_use]
-pub struct Attempt {
+pub(crate) struct Attempt {
     address: IpAddr,
     /// What the address has shown, together with the address.
     pair: u64,
@@ -42,11 +42,11 @@ pub struct Attempt {
 
 impl Attempts {
     /// Begins to look at what this address shows. None where it may not be looked at now.
-    pub fn begin(&self, address: IpAddr, shown: &[u8], now: Instant) -> Option<Attempt> {
+    pub(crate) fn begin(&self, address: IpAddr, shown: &[u8], now: Instant) -> Option<Attempt> {
         let address = network(address);
         let pair = self.hasher.hash_one((address, shown));
         let mut state = self.state.lock();
-        let is_known = state.accepted.contains(&pair);
+        let is_known = state.accepted.has(&pair);
         if !is_known && !state.bucket(address, now).take(RATE, now) {
             return None;
         }
@@ -58,24 +58,17 @@ impl Attempts {
     }
 
     /// It was right.
-    pub fn succeeded(&self, attempt: &Attempt) {
+    pub(crate) fn succeeded(&self, attempt: &Attempt) {
         if attempt.is_known {
             return;
         }
         let mut state = self.state.lock();
         state.give_back(attempt);
-        if state.accepted.insert(attempt.pair) {
-            state.order.push_back(attempt.pair);
-            if state.order.len() > MAX_ACCEPTED
-                && let Some(oldest) = state.order.pop_front()
-            {
-                state.accepted.remove(&oldest);
-            }
-        }
+        state.accepted.add(attempt.pair);
     }
 
     /// It was wrong.
-    pub fn failed(&self, attempt: &Attempt, now: Instant) {
+    pub(crate) fn failed(&self, attempt: &Attempt, now: Instant) {
         // What was not known has been counted at its begin.
         if attempt.is_known {
             let mut state = self.state.lock();
@@ -84,9 +77,18 @@ impl Attempts {
     }
 
     /// It was not looked at.
-    pub fn withdraw(&self, attempt: &Attempt) {
+    pub(crate) fn withdraw(&self, attempt: &Attempt) {
         if !attempt.is_known {
             self.state.lock().give_back(attempt);
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            failures: HashMap::new(),
+            accepted: Recent::new(MAX_ACCEPTED),
         }
     }
 }
@@ -215,7 +217,6 @@ mod tests {
         }
         let state = attempts.state.lock();
         assert_eq!(state.accepted.len(), MAX_ACCEPTED);
-        assert_eq!(state.order.len(), MAX_ACCEPTED);
         assert_eq!(state.failures.len(), MAX_ADDRESSES);
     }
 }

@@ -134,24 +134,28 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
     }
 }
 
-/// serde quotes a text that stands where none is expected: it may be a password.
+/// serde quotes what stands where something else is expected: it may be a password, which may be a
+/// number. A number that is only too large is shown.
 fn without_values(message: &str) -> String {
-    let quoted = message
-        .find("string \"")
-        .map(|at| at + "string ".len())
-        .and_then(|start| Some((start, message.rfind("\", expected")? + 1)));
-    match quoted {
-        Some((start, end)) if start < end => {
-            let (before, after) = (message.get(..start), message.get(end..));
-            format!(
-                "{}(hidden){}",
-                before.unwrap_or_default(),
-                after.unwrap_or_default()
-            )
+    for (kind, quote) in QUOTED {
+        let start = message.find(kind).map(|at| at + kind.len() - 1);
+        let end = message.rfind(&format!("{quote}, expected"));
+        if let (Some(start), Some(end)) = (start, end)
+            && start < end
+            && let (Some(before), Some(after)) = (message.get(..start), message.get(end + 1..))
+        {
+            return format!("{before}(hidden){after}");
         }
-        _ => message.to_owned(),
     }
+    message.to_owned()
 }
+
+/// How serde begins to quote, up to the quote.
+const QUOTED: [(&str, char); 3] = [
+    ("string \"", '"'),
+    ("invalid type: integer `", '`'),
+    ("invalid type: floating point `", '`'),
+];
 
 #[cfg(test)]
 mod tests {
@@ -211,9 +215,12 @@ mod tests {
             "number: s3cret\n",
             "users: [s3cret]",
             "number: 's3\"cr, expected'",
+            "users: 53000",
+            "users: [53000]",
+            "number: 53.25",
         ] {
             let error = sample(text).unwrap_err();
-            assert!(!error.contains("s3"), "{error}");
+            assert!(!error.contains("s3") && !error.contains("53"), "{error}");
             assert!(error.contains("line 1"), "{error}");
         }
     }

@@ -9,10 +9,10 @@ use crate::cli::UsageError;
 use crate::logging::escape_controls;
 
 /// Exit code of a mistake on the command line.
-pub const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 
 /// Exit code of a run that failed.
-pub const FAILURE: u8 = 1;
+pub(crate) const FAILURE: u8 = 1;
 
 /// Maps the result of a run to the process's exit code, and says what went wrong, with its causes,
 /// in one line: `proxy: cannot listen on :8080: address already in use`.

@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, WWW_AUTHENTICATE,
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::attempts::{Attempt, Attempts};
 use crate::credentials::{self, Credentials};
+use crate::digest::{Digest, sha256};
 use crate::metrics::Registry;
 use crate::passwords::{Passwords, Users};
 use crate::respond;
@@ -75,7 +75,7 @@ struct Reason {
 pub const CHALLENGE: &str = "Basic realm=\"PushProx\"";
 
 /// The SHA-256 of a token, which is all that is kept of it.
-pub type TokenDigest = [u8; 32];
+pub type TokenDigest = Digest;
 
 impl Guard {
     /// Has its counters shown by a registry.
@@ -157,7 +157,7 @@ impl Guard {
     }
 
     /// Counts a handshake that came to nothing.
-    pub fn count_handshake(&self, reason: &'static str) {
+    pub(crate) fn count_handshake(&self, reason: &'static str) {
         self.handshakes.get_or_create(&Reason { reason }).inc();
     }
 }
@@ -165,11 +165,7 @@ impl Guard {
 /// What is kept of a token.
 #[must_use]
 pub fn token_digest(token: &[u8]) -> TokenDigest {
-    let mut kept = [0; 32];
-    for (to, from) in kept.iter_mut().zip(digest(&SHA256, token).as_ref()) {
-        *to = *from;
-    }
-    kept
+    sha256(token)
 }
 
 impl Place {

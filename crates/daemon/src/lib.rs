@@ -10,19 +10,19 @@
 //! | [`file_limit`] | how many connections the system allows |
 //! | [`listen`] | listen addresses in Go's syntax, sockets, the accept loop |
 //! | [`metrics`] | the registry, build and process metrics, the exposition formats |
-//! | [`admin`], [`own_pages`] | `/metrics`, `/-/healthy`, `/-/ready`; `--metrics-addr` |
+//! | [`own_pages`] | `/metrics`, `/-/healthy`, `/-/ready`; `--metrics-addr` |
 //! | [`respond`] | plain answers with a telling reason phrase |
 //! | [`config_file`], [`reload`] | strict YAML files, read again when they change |
 //! | [`web_config`], [`web`] | `--web.config.file`: TLS, users, headers, a rate limit; and how they apply |
-//! | [`guard`], [`credentials`], [`passwords`], [`attempts`], [`rate`] | who proves what, and how often it may try |
+//! | [`guard`], [`credentials`], [`passwords`], `attempts`, `rate` | who proves what, and how often it may try |
 //! | [`peer_tls`] | TLS toward a peer, by certificates of one's own choice |
-//! | [`san`], [`secret`] | names in certificates, texts that are not shown |
+//! | [`san`], [`secret`], `digest` | names in certificates, texts that are not shown, and what is kept in their place |
 
-pub mod admin;
-pub mod attempts;
+mod attempts;
 pub mod cli;
 pub mod config_file;
 pub mod credentials;
+mod digest;
 pub mod exit;
 pub mod file_limit;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -36,7 +36,7 @@ pub mod passwords;
 pub mod peer_tls;
 mod pinned;
 mod process;
-pub mod rate;
+mod rate;
 mod recent;
 pub mod reload;
 pub mod respond;

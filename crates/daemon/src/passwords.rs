@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 use tokio::sync::Semaphore;
 
 use crate::config_file::from_text;
+use crate::digest::{self, Digest};
 use crate::recent::Recent;
 use crate::secret::Secret;
 
@@ -104,16 +105,15 @@ impl Users {
 /// No verdict: more passwords wait to be looked at than will be in good time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many passwords are being checked")]
-pub struct Busy;
+pub(crate) struct Busy;
 
 /// Verifies passwords.
 #[derive(Debug)]
-pub struct Passwords {
+pub(crate) struct Passwords {
     /// Made when the first password comes: many daemons never see one, and the library that makes
     /// it takes a megabyte for itself.
     key: OnceLock<hmac::Key>,
-    right: Mutex<Recent>,
-    wrong: Mutex<Recent>,
+    verdicts: Arc<Verdicts>,
     one_at_a_time: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
@@ -121,11 +121,13 @@ pub struct Passwords {
 impl Passwords {
     /// Knows no verdict yet.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             key: OnceLock::new(),
-            right: Mutex::new(Recent::new(MAX_RIGHT)),
-            wrong: Mutex::new(Recent::new(MAX_WRONG)),
+            verdicts: Arc::new(Verdicts {
+                right: Mutex::new(Recent::new(MAX_RIGHT)),
+                wrong: Mutex::new(Recent::new(MAX_WRONG)),
+            }),
             one_at_a_time: Arc::new(Semaphore::new(1)),
             waiting: AtomicUsize::new(0),
         }
@@ -136,34 +138,44 @@ impl Passwords {
     /// # Errors
     ///
     /// [`Busy`] when too many wait.
-    pub async fn verify(&self, users: &Users, user: &str, password: &Secret) -> Result<bool, Busy> {
+    pub(crate) async fn verify(
+        &self,
+        users: &Users,
+        user: &str,
+        password: &Secret,
+    ) -> Result<bool, Busy> {
         let known = users.hashes.get(user);
         let hash = known.unwrap_or(&users.stand_in);
-        let asked = self.digest(hash, password).ok_or(Busy)?;
-        if self.right.lock().has(&asked) {
-            return Ok(known.is_some());
-        }
-        if self.wrong.lock().has(&asked) {
-            return Ok(false);
+        let asked = self.digest(user, hash, password).ok_or(Busy)?;
+        if let Some(verdict) = self.verdicts.of(&asked) {
+            return Ok(verdict);
         }
         let _waiting = Waiting::enter(&self.waiting)?;
         let Ok(turn) = Arc::clone(&self.one_at_a_time).acquire_owned().await else {
             return Err(Busy);
         };
+        // Whoever had the turn before may have shown the same, as a fleet with one password does.
+        if let Some(verdict) = self.verdicts.of(&asked) {
+            return Ok(verdict);
+        }
         let (hash, password) = (hash.clone(), password.clone());
+        let (is_known, verdicts) = (known.is_some(), Arc::clone(&self.verdicts));
         let checking = tokio::task::spawn_blocking(move || {
-            // The turn ends with the work, even where nobody waits for it any more.
+            // Even where nobody waits for it any more, the turn ends with the work, and the work is
+            // not in vain.
             let _turn = turn;
-            bcrypt::verify(password.expose(), &hash.0).unwrap_or(false)
+            let is_right = bcrypt::verify(password.expose(), &hash.0).unwrap_or(false) && is_known;
+            verdicts.add(asked, is_right);
+            is_right
         });
-        let is_right = checking.await.map_err(|_| Busy)? && known.is_some();
-        let recent = if is_right { &self.right } else { &self.wrong };
-        recent.lock().add(asked);
-        Ok(is_right)
+        checking.await.map_err(|_| Busy)
     }
 
+    /// What is asked. The user is part of it, since unknown ones share a hash: what one of them has
+    /// shown would be known of the next, and tell that one from a user that there is.
+    ///
     /// None where the system has no random numbers, without which nothing is secure.
-    fn digest(&self, hash: &PasswordHash, password: &Secret) -> Option<[u8; 32]> {
+    fn digest(&self, user: &str, hash: &PasswordHash, password: &Secret) -> Option<Digest> {
         let key = match self.key.get() {
             Some(key) => key,
             None => {
@@ -174,18 +186,37 @@ impl Passwords {
         };
         let mut context = hmac::Context::with_key(key);
         context.update(hash.0.as_bytes());
+        context.update(&user.len().to_ne_bytes());
+        context.update(user.as_bytes());
         context.update(password.expose());
-        let mut digest = [0; 32];
-        for (to, from) in digest.iter_mut().zip(context.sign().as_ref()) {
-            *to = *from;
-        }
-        Some(digest)
+        Some(digest::array(context.sign().as_ref()))
     }
 }
 
 impl Default for Passwords {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// What was found of late. What was asked is kept as its digest.
+#[derive(Debug)]
+struct Verdicts {
+    right: Mutex<Recent<Digest>>,
+    wrong: Mutex<Recent<Digest>>,
+}
+
+impl Verdicts {
+    fn of(&self, asked: &Digest) -> Option<bool> {
+        if self.right.lock().has(asked) {
+            return Some(true);
+        }
+        self.wrong.lock().has(asked).then_some(false)
+    }
+
+    fn add(&self, asked: Digest, is_right: bool) {
+        let recent = if is_right { &self.right } else { &self.wrong };
+        recent.lock().add(asked);
     }
 }
 
@@ -222,151 +253,4 @@ const MAX_WAITING: usize = 64;
 const NOBODYS_HASH: &str = "abcdefghijklmnopqrstuuKy5D0sBaQWh2Xn1iVTqfUqyM3PJfW9a";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hash(password: &str) -> PasswordHash {
-        bcrypt::hash(password, 4).unwrap().try_into().unwrap()
-    }
-
-    fn secret(text: &str) -> Secret {
-        Secret::new(text.as_bytes())
-    }
-
-    #[tokio::test]
-    async fn the_right_password_of_the_right_user_is_right() {
-        let users = Users::new([("a".to_owned(), hash("one")), ("b".to_owned(), hash("two"))]);
-        let passwords = Passwords::new();
-        for _ in 0..2 {
-            for (user, password, right) in [
-                ("a", "one", true),
-                ("a", "two", false),
-                ("b", "two", true),
-                ("c", "one", false),
-                ("", "", false),
-                ("A", "one", false),
-            ] {
-                let verdict = passwords.verify(&users, user, &secret(password)).await;
-                assert_eq!(verdict, Ok(right), "{user} {password}");
-            }
-        }
-        assert_eq!(passwords.right.lock().len(), 2);
-        assert_eq!(passwords.wrong.lock().len(), 3);
-        assert_eq!(passwords.waiting.load(Ordering::Relaxed), 0);
-    }
-
-    #[tokio::test]
-    async fn a_verdict_goes_with_its_hash() {
-        let passwords = Passwords::new();
-        let before = Users::new([("a".to_owned(), hash("old"))]);
-        let after = Users::new([("a".to_owned(), hash("new"))]);
-        assert_eq!(
-            passwords.verify(&before, "a", &secret("old")).await,
-            Ok(true)
-        );
-        assert_eq!(
-            passwords.verify(&after, "a", &secret("old")).await,
-            Ok(false)
-        );
-        assert_eq!(
-            passwords.verify(&after, "a", &secret("new")).await,
-            Ok(true)
-        );
-    }
-
-    #[tokio::test]
-    async fn wrong_passwords_are_forgotten_before_right_ones() {
-        let users = Users::new([("a".to_owned(), hash("right"))]);
-        let passwords = Passwords::new();
-        assert_eq!(
-            passwords.verify(&users, "a", &secret("right")).await,
-            Ok(true)
-        );
-        for guess in 0..MAX_WRONG + 20 {
-            let guess = secret(&format!("guess {guess}"));
-            assert_eq!(passwords.verify(&users, "a", &guess).await, Ok(false));
-        }
-        assert_eq!(passwords.wrong.lock().len(), MAX_WRONG);
-        assert_eq!(passwords.right.lock().len(), 1);
-    }
-
-    #[tokio::test]
-    async fn passwords_are_bytes_of_which_72_count() {
-        let long = "x".repeat(72);
-        let users = [
-            ("", ""),
-            ("ü", "größe \u{1f511}"),
-            ("nul", "a\0b"),
-            ("long", &long),
-        ];
-        let users = Users::new(users.map(|(user, password)| (user.to_owned(), hash(password))));
-        let passwords = Passwords::new();
-        for (user, password, right) in [
-            ("", "", true),
-            ("", " ", false),
-            ("ü", "größe \u{1f511}", true),
-            ("u\u{308}", "größe \u{1f511}", false),
-            ("ü", "", false),
-            ("nul", "a\0b", true),
-            ("nul", "a", false),
-            ("nul", "a\0c", false),
-            ("long", &long, true),
-            ("long", &format!("{long}y"), true),
-            ("long", &"x".repeat(71), false),
-        ] {
-            let verdict = passwords.verify(&users, user, &secret(password)).await;
-            assert_eq!(verdict, Ok(right), "{user:?} {password:?}");
-        }
-    }
-
-    #[test]
-    fn right_passwords_of_many_users_are_all_remembered() {
-        let passwords = Passwords::new();
-        let digest = |number: usize| {
-            let mut digest = [0; 32];
-            digest[..8].copy_from_slice(&number.to_ne_bytes());
-            digest
-        };
-        let mut right = passwords.right.lock();
-        for number in 0..MAX_RIGHT {
-            right.add(digest(number));
-            right.add(digest(number));
-        }
-        assert!((0..MAX_RIGHT).all(|number| right.has(&digest(number))));
-        right.add(digest(MAX_RIGHT));
-        assert!(!right.has(&digest(0)) && right.has(&digest(1)));
-        assert_eq!(right.len(), MAX_RIGHT);
-    }
-
-    #[test]
-    fn unknown_users_cost_as_much_as_the_costliest() {
-        let costly: PasswordHash = bcrypt::hash("x", 6).unwrap().try_into().unwrap();
-        let users = Users::new([("a".to_owned(), hash("x")), ("b".to_owned(), costly)]);
-        assert_eq!(users.stand_in.cost(), 6);
-        assert!(PasswordHash::try_from(users.stand_in.0.to_string()).is_ok());
-        assert!(!bcrypt::verify("", &users.stand_in.0).unwrap());
-    }
-
-    #[test]
-    fn hashes_of_the_three_versions_are_taken_and_nothing_else() {
-        let rest = "10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG";
-        for version in ["$2a$", "$2b$", "$2y$"] {
-            assert!(
-                PasswordHash::try_from(format!("{version}{rest}")).is_ok(),
-                "{version}"
-            );
-        }
-        for wrong in [
-            format!("$2x${rest}"),
-            format!("$1$${rest}"),
-            format!("$2y${rest}x"),
-            "$2y$99$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG".to_owned(),
-            "$2y$10$short".to_owned(),
-            "password".to_owned(),
-            String::new(),
-        ] {
-            assert_eq!(PasswordHash::try_from(wrong), Err(NoHash));
-        }
-        assert_eq!(format!("{:?}", hash("x")), "PasswordHash(hidden)");
-    }
-}
+mod tests;

@@ -105,16 +105,15 @@ impl Stat {
         // The second field is the program's name in parentheses, which may hold anything.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         // Numbered as in proc_pid_stat(5), where the field behind the name is the third.
-        let field = |number: usize| fields.get(number - 3)?.parse::<u32>().ok();
-        let large = |number: usize| fields.get(number - 3)?.parse::<i64>().ok();
+        let field = |number: usize| fields.get(number - 3)?.parse::<i64>().ok();
         let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
         let page = i64::try_from(rustix::param::page_size()).ok()?;
         Some(Self {
-            cpu_seconds: (f64::from(field(14)?) + f64::from(field(15)?)) / ticks_per_second,
-            threads: large(20)?,
-            started_after_boot: large(22)? as f64 / ticks_per_second,
-            virtual_bytes: large(23)?,
-            resident_bytes: large(24)?.checked_mul(page)?,
+            cpu_seconds: (field(14)? as f64 + field(15)? as f64) / ticks_per_second,
+            threads: field(20)?,
+            started_after_boot: field(22)? as f64 / ticks_per_second,
+            virtual_bytes: field(23)?,
+            resident_bytes: field(24)?.checked_mul(page)?,
         })
     }
 }
@@ -163,5 +162,14 @@ mod tests {
         assert_eq!(stat.threads, 3);
         assert_eq!(stat.virtual_bytes, 8_192_000);
         assert_eq!(stat.resident_bytes, 25 * 4_096);
+    }
+    #[test]
+    fn ticks_are_counted_beyond_32_bits() {
+        let ticks = u64::from(u32::MAX) + 1;
+        let text = format!(
+            "42 (a) R 1 42 42 0 -1 4194304 100 0 0 0 {ticks} 50 0 0 20 0 3 0 1000 8192000 25"
+        );
+        let stat = Stat::parse(&text).unwrap();
+        assert!((stat.cpu_seconds - 42_949_673.46).abs() < 1e-3, "{stat:?}");
     }
 }

@@ -6,16 +6,16 @@ use tokio::time::Instant;
 
 /// What a bucket holds, and how fast it fills again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// The time between two of a steady stream.
-    pub interval: Duration,
+    pub(crate) interval: Duration,
     /// How many may come at once.
-    pub burst: u32,
+    pub(crate) burst: u32,
 }
 
 /// A token bucket. It starts full.
 #[derive(Debug, Clone, Copy)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     /// When it is full again, if nothing more is taken.
     full_at: Option<Instant>,
 }
@@ -23,39 +23,34 @@ pub struct Bucket {
 impl Bucket {
     /// A full bucket.
     #[must_use]
-    pub fn full() -> Self {
+    pub(crate) fn full() -> Self {
         Self { full_at: None }
     }
 
     /// Takes one, if there is one.
-    pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
-        if self.is_empty(rate, now) {
-            return false;
-        }
-        let from = self.full_at.filter(|full_at| *full_at > now).unwrap_or(now);
-        self.full_at = Some(from + rate.interval);
-        true
+    pub(crate) fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        let capacity = rate.interval.saturating_mul(rate.burst);
+        let missing = self.full_at.map_or(Duration::ZERO, |full_at| {
+            full_at.saturating_duration_since(now)
+        });
+        // What was taken at a slower rate, before that was changed, may be more than this one holds.
+        let missing = missing.min(capacity);
+        let takes = missing + rate.interval <= capacity;
+        let taken = if takes { rate.interval } else { Duration::ZERO };
+        self.full_at = Some(now + missing + taken);
+        takes
     }
 
     /// Puts back one that was taken.
-    pub fn give_back(&mut self, rate: Rate) {
+    pub(crate) fn give_back(&mut self, rate: Rate) {
         self.full_at = self
             .full_at
             .and_then(|full_at| full_at.checked_sub(rate.interval));
     }
 
-    /// Whether there is none to take.
-    #[must_use]
-    pub fn is_empty(&self, rate: Rate, now: Instant) -> bool {
-        let missing = self.full_at.map_or(Duration::ZERO, |full_at| {
-            full_at.saturating_duration_since(now)
-        });
-        missing + rate.interval > rate.interval.saturating_mul(rate.burst)
-    }
-
     /// Whether it is as good as a new one.
     #[must_use]
-    pub fn is_full(&self, now: Instant) -> bool {
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
         self.full_at.is_none_or(|full_at| full_at <= now)
     }
 }
@@ -94,5 +89,23 @@ mod tests {
         bucket.give_back(rate);
         assert!(bucket.is_full(after(62_000)));
         assert!(bucket.take(rate, after(60_000)) && !bucket.take(rate, after(60_000)));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn what_was_taken_at_a_slower_rate_is_not_missed_at_a_faster_one() {
+        let hours = Rate {
+            interval: Duration::from_secs(3_600),
+            burst: 10,
+        };
+        let seconds = Rate {
+            interval: Duration::from_secs(1),
+            burst: 2,
+        };
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let mut bucket = Bucket::full();
+        assert!((0..hours.burst).all(|_| bucket.take(hours, start)));
+        for (at, passes) in [(0, false), (900, false), (1_000, true), (1_001, false)] {
+            assert_eq!(bucket.take(seconds, after(at)), passes, "{at}");
+        }
     }
 }

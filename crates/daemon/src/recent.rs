@@ -1,44 +1,45 @@
-//! Verdicts of late: a bounded set that forgets the oldest first.
+//! What was there of late: a bounded set that forgets the oldest first.
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::Hash;
 
-/// What was asked lately. What is kept is a digest under a key of this process's.
+/// The last so many that were added.
 #[derive(Debug)]
-pub(crate) struct Recent {
-    asked: HashSet<[u8; 32]>,
+pub(crate) struct Recent<T> {
+    all: HashSet<T>,
     /// The same, the oldest first.
-    order: VecDeque<[u8; 32]>,
+    order: VecDeque<T>,
     max: usize,
 }
 
-impl Recent {
+impl<T: Copy + Eq + Hash> Recent<T> {
     pub(crate) fn new(max: usize) -> Self {
         Self {
-            asked: HashSet::new(),
+            all: HashSet::new(),
             order: VecDeque::new(),
             max,
         }
     }
 
-    pub(crate) fn has(&self, asked: &[u8; 32]) -> bool {
-        self.asked.contains(asked)
+    pub(crate) fn has(&self, one: &T) -> bool {
+        self.all.contains(one)
     }
 
-    pub(crate) fn add(&mut self, asked: [u8; 32]) {
-        if !self.asked.insert(asked) {
+    pub(crate) fn add(&mut self, one: T) {
+        if !self.all.insert(one) {
             return;
         }
-        self.order.push_back(asked);
+        self.order.push_back(one);
         if self.order.len() > self.max
             && let Some(oldest) = self.order.pop_front()
         {
-            self.asked.remove(&oldest);
+            self.all.remove(&oldest);
         }
     }
 
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        assert_eq!(self.asked.len(), self.order.len());
+        assert_eq!(self.all.len(), self.order.len());
         self.order.len()
     }
 }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::{Mutex, RwLock};
 use tracing::{info, warn};
 
 use crate::Shutdown;
 use crate::config_file::FileError;
+use crate::digest::{Digest, sha256};
 use crate::exit::causes;
 
 /// A value that comes from files, as it was when they last were good.
@@ -41,7 +41,7 @@ pub struct Files {
 type Look = Vec<Option<Contents>>;
 
 /// A digest: the contents may be secret, and are not kept.
-type Contents = [u8; 32];
+type Contents = Digest;
 
 impl Files {
     /// Reads a file.
@@ -51,7 +51,7 @@ impl Files {
     /// [`FileError`] names the file and the system's reason.
     pub fn read(&mut self, path: &Path) -> Result<Vec<u8>, FileError> {
         let read = std::fs::read(path);
-        let contents = read.as_ref().ok().map(|bytes| contents(bytes));
+        let contents = read.as_ref().ok().map(|bytes| sha256(bytes));
         self.read.push((path.to_owned(), contents));
         read.map_err(|source| FileError::read(path, source))
     }
@@ -204,15 +204,7 @@ impl<T, E> fmt::Debug for Reloaded<T, E> {
 }
 
 fn look(path: &Path) -> Option<Contents> {
-    std::fs::read(path).ok().map(|bytes| contents(&bytes))
-}
-
-fn contents(bytes: &[u8]) -> Contents {
-    let mut contents = [0; 32];
-    for (to, from) in contents.iter_mut().zip(digest(&SHA256, bytes).as_ref()) {
-        *to = *from;
-    }
-    contents
+    std::fs::read(path).ok().map(|bytes| sha256(&bytes))
 }
 
 /// Often enough for an operator who waits for it, and for certificates that are about to expire.

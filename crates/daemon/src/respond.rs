@@ -5,6 +5,7 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use hyper::ext::ReasonPhrase;
+use pushprox_protocol::message::LONGEST_REASON;
 
 /// An answer of one line of text.
 #[must_use]
@@ -14,6 +15,16 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>>
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
+    response
+}
+
+/// A JSON answer whose body is ready.
+#[must_use]
+pub fn json(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, body);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -64,19 +75,6 @@ pub fn reason_phrase(why: &str) -> ReasonPhrase {
 
 /// The content type of plain answers.
 pub const TEXT: &str = "text/plain; charset=utf-8";
-
-/// Longer status lines are refused by some programs, and nobody reads them.
-const LONGEST_REASON: usize = 250;
-
-/// A JSON answer whose body is ready.
-#[must_use]
-pub fn json(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = text(StatusCode::OK, body);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
 
 #[cfg(test)]
 mod tests {

@@ -266,6 +266,16 @@ impl ClientCertificate {
 }
 
 impl HandshakeError {
+    fn of(error: &io::Error) -> Self {
+        use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        match inner {
+            Some(NoCertificatesPresented) => Self::Certificate("there is none".to_owned()),
+            Some(InvalidCertificate(error)) => Self::Certificate(error.to_string()),
+            _ => Self::Failed(causes(error)),
+        }
+    }
+
     fn label(&self) -> &'static str {
         match self {
             Self::TimedOut => "timeout",
@@ -288,20 +298,12 @@ async fn shake_hands(
         return Err(HandshakeError::NotTls);
     }
     let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
-    let hello = hello.map_err(|error| told(&error))?;
+    let hello = hello.map_err(|error| HandshakeError::of(&error))?;
     greeted();
     let accepted = hello.into_stream(tls).await;
-    accepted.map(Box::new).map_err(|error| told(&error))
-}
-
-fn told(error: &io::Error) -> HandshakeError {
-    use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    match inner {
-        Some(NoCertificatesPresented) => HandshakeError::Certificate("there is none".to_owned()),
-        Some(InvalidCertificate(error)) => HandshakeError::Certificate(error.to_string()),
-        _ => HandshakeError::Failed(causes(error)),
-    }
+    accepted
+        .map(Box::new)
+        .map_err(|error| HandshakeError::of(&error))
 }
 
 /// Tells who speaks plain HTTP what is wrong, as Go's server does.

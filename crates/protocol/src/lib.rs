@@ -6,9 +6,11 @@
 //!    port, [`timeout`] how long Prometheus waits).
 //! 2. **Poll**, client → proxy: `POST /poll` whose body is the name that the client registers
 //!    ([`Fqdn`]). The answer is held back until there is a scrape; its body is then one whole
-//!    HTTP request, the *instruction* ([`message::request`]).
+//!    HTTP request, the *instruction*, which the proxy writes ([`message::scrape`]) and the client
+//!    reads ([`message::instruction`]).
 //! 3. **Push**, client → proxy: `POST /push` whose body is one whole HTTP response
-//!    ([`message::response`]), joined to its scrape by the `Id` header.
+//!    that the client writes ([`message::response`]) and the proxy reads
+//!    ([`message::pushed`]), joined to its scrape by the `Id` header.
 //!
 //! Everything here is pure: no sockets, no clock, no runtime. Foreign bytes are parsed once, at
 //! the edge, into types that hold only what is valid. Peers may be Go programs of either line

@@ -69,7 +69,7 @@ pub fn format(duration: Duration) -> HeaderValue {
     HeaderValue::from_maybe_shared(text.freeze()).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 
-/// As [`format`], behind what is there.
+/// As [`format()`], behind what is there.
 pub(crate) fn put(duration: Duration, out: &mut BytesMut) {
     let millis = duration.as_nanos().div_ceil(1_000_000).max(1);
     let (seconds, fraction) = (millis / 1_000, millis % 1_000);

@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use pushprox_protocol::message::body::{BodyDecoder, BodyError, Piece};
+use pushprox_protocol::message::body::{BodyDecoder, BodyError, Framing, Piece};
+use pushprox_protocol::message::instruction::Instruction;
 use pushprox_protocol::message::pushed::PushedHead;
-use pushprox_protocol::message::request::Instruction;
-use pushprox_protocol::message::response::Framing;
 use pushprox_protocol::{Fqdn, Target, timeout};
 
 const MAX_HEAD: usize = 64 * 1024;

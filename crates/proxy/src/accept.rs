@@ -22,6 +22,7 @@ use crate::http1::answer::Answer;
 use crate::http1::request::{Kind, Request};
 use crate::http1::socket::Socket;
 use crate::limits::Limit;
+use crate::parting::part;
 use crate::{Proxy, connection, exchange};
 
 /// Accepts connections until the proxy closes.
@@ -126,7 +127,7 @@ async fn serve_without_room(
         request.keep_alive = false;
         exchange::serve(socket, request, peer, proxy).await;
     } else if socket.write(&no_room(), &proxy.patience).await.is_ok() {
-        connection::part(socket, proxy).await;
+        part(socket, proxy).await;
     }
 }
 

@@ -4,9 +4,8 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use pushprox_protocol::message::body::{BodyDecoder, BodyError, Piece};
+use pushprox_protocol::message::body::{BodyDecoder, BodyError, Framing, Piece};
 use pushprox_protocol::message::pushed::PushedHead;
-use pushprox_protocol::message::response::Framing;
 use tokio::sync::oneshot;
 
 use crate::http1::body::{BrokenBody, RequestBody};

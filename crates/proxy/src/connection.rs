@@ -1,22 +1,20 @@
-//! One connection, from its first request to its last: request after request, each served by whoever serves its
-//! kind, and between two of them nothing but the socket.
+//! One connection, from its first request to its last: request after request, each served by whoever
+//! serves its kind, and between two of them nothing but the socket.
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::access::Peer;
 use crate::http1::answer::Answer;
-use crate::http1::body::RequestBody;
 use crate::http1::pace::Pace;
 use crate::http1::request::{BadRequest, Kind, Request};
 use crate::http1::socket::Socket;
+use crate::idle::IDLE_TIMEOUT;
 use crate::limits::{Limit, told};
+use crate::parting::part;
 use crate::{Proxy, exchange, parked, poll, push, scrape};
 
 /// Serves a connection to its end, once its first request has been heard.
@@ -155,102 +153,6 @@ pub(crate) async fn refuse(mut socket: Socket, bad: BadRequest, proxy: &Proxy) {
         part(socket, proxy).await;
     }
 }
-
-/// Ends a connection whose peer may still be sending: what comes is taken in for a while, so that
-/// the peer reads the answer rather than a reset connection.
-pub(crate) async fn part(mut socket: Socket, proxy: &Proxy) {
-    // A peer that does not take the end of the connection is left alone.
-    socket.shutdown(&proxy.patience).await.ok();
-    let mut taken = socket.split_ahead(usize::MAX).len();
-    socket.settle(&proxy.buffers);
-    let taking = async {
-        while taken < MAX_DRAINED
-            && let Ok(1..) = socket.fill(&proxy.buffers).await
-        {
-            taken += socket.split_ahead(usize::MAX).len();
-            socket.settle(&proxy.buffers);
-            tokio::task::consume_budget().await;
-        }
-    };
-    tokio::select! {
-        _ = timeout(DRAIN_TIMEOUT, taking) => {}
-        () = proxy.closing.cancelled() => {}
-    }
-}
-
-/// Ends when the peer does, or when it sends more than any peer does while it waits for an answer.
-/// What it sends early is kept for its turn.
-pub(crate) fn poll_left(socket: &mut Socket, proxy: &Proxy, cx: &mut Context<'_>) -> Poll<()> {
-    while socket.ahead().len() < MAX_READ_AHEAD {
-        match ready!(socket.poll_fill(cx, &proxy.buffers)) {
-            Ok(0) | Err(_) => break,
-            Ok(_) => socket.settle(&proxy.buffers),
-        }
-    }
-    Poll::Ready(())
-}
-
-/// As [`poll_left`].
-pub(crate) async fn left(socket: &mut Socket, proxy: &Proxy) {
-    poll_fn(|cx| poll_left(socket, proxy, cx)).await;
-}
-
-/// Takes in what is left of a request, within bounds, so that the connection can go on; and whether
-/// it can.
-pub(crate) async fn drain(body: &mut RequestBody, proxy: &Proxy) -> bool {
-    let mut taken = 0;
-    let draining = async {
-        while let Ok(Some(piece)) = body.piece().await {
-            let piece: Bytes = piece;
-            taken += piece.len();
-            if taken > MAX_DRAINED {
-                return;
-            }
-            tokio::task::consume_budget().await;
-        }
-    };
-    tokio::select! {
-        drained = timeout(DRAIN_TIMEOUT, draining) => drained.unwrap_or_default(),
-        () = proxy.closing.cancelled() => {}
-    }
-    body.is_complete()
-}
-
-/// Refuses a request whose body may still be on its way: the answer goes out at once. What still
-/// comes is taken in behind it, within bounds, so that the peer reads the answer rather than a
-/// reset connection. The socket comes back where more requests may follow on it.
-pub(crate) async fn refuse_body(
-    mut body: RequestBody,
-    keep_alive: bool,
-    answer: impl FnOnce(bool) -> BytesMut,
-    proxy: &Proxy,
-) -> Option<Socket> {
-    body.take_if_arrived();
-    let is_complete = body.is_complete();
-    let keep_alive = keep_alive && is_complete;
-    let answer = answer(keep_alive);
-    let patience = &proxy.patience;
-    body.socket_mut().write(&answer, patience).await.ok()?;
-    if keep_alive {
-        return Some(body.into_socket());
-    }
-    // A peer that does not take the end of the connection is left alone.
-    body.socket_mut().shutdown(patience).await.ok();
-    if !is_complete {
-        drain(&mut body, proxy).await;
-    }
-    None
-}
-
-/// Longer than Prometheus (5 min) and Go clients (90 s) keep an idle connection: were it shorter,
-/// they might send their next request into a connection that has just been closed.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(360);
-
-/// What a peer may send ahead of its answer: a request or two of its own kind.
-pub(crate) const MAX_READ_AHEAD: usize = 16 * 1024;
-
-const MAX_DRAINED: usize = 16 * 1024 * 1024;
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

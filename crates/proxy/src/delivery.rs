@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::Proxy;
-use crate::connection::IDLE_TIMEOUT;
 use crate::http1::socket::Socket;
+use crate::idle::IDLE_TIMEOUT;
 use crate::rendezvous::Sent;
 
 /// What is known of an instruction.

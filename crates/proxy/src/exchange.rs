@@ -1,5 +1,6 @@
 //! One request for a page of the proxy's own, served by hyper.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -8,6 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -17,15 +21,14 @@ use tracing::debug;
 
 use crate::Proxy;
 use crate::access::Peer;
-use crate::connection::MAX_READ_AHEAD;
 use crate::http1::request::Request;
-use crate::http1::socket::Socket;
+use crate::http1::socket::{MAX_READ_AHEAD, Socket};
 use crate::limits::Limit;
 use crate::router;
 
 /// How an answer speaks to the connection that it goes out on.
 #[derive(Debug, Default)]
-pub(crate) struct Line {
+struct Line {
     /// The answer's body has been handed over to the connection, all of it.
     is_answered: AtomicBool,
     /// The connection has bytes that its peer does not take yet.
@@ -36,7 +39,7 @@ pub(crate) struct Line {
 
 impl Line {
     /// There is nothing more to send than what the connection has already.
-    pub(crate) fn answered(&self) {
+    fn answered(&self) {
         self.is_answered.store(true, Ordering::Relaxed);
     }
 
@@ -55,7 +58,10 @@ pub(crate) async fn serve(
     let line = Arc::new(Line::default());
     let service = service_fn(|request| {
         let (proxy, line) = (proxy.clone(), line.clone());
-        async move { router::route(&proxy, peer, &line, request).await }
+        async move {
+            let response = router::route(&proxy, peer, &request).await;
+            Ok::<_, Infallible>(response.map(|body| Body { body, line }))
+        }
     });
     let io = OneRequest {
         socket,
@@ -212,6 +218,38 @@ impl AsyncWrite for OneRequest {
 
     fn is_write_vectored(&self) -> bool {
         self.socket.stream().is_write_vectored()
+    }
+}
+
+/// The body of any answer. Its connection is told when hyper has all of it.
+struct Body {
+    body: Full<Bytes>,
+    line: Arc<Line>,
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.line.answered();
     }
 }
 

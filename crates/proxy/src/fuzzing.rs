@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use pushprox_protocol::Target;
-use pushprox_protocol::message::response::Framing;
+use pushprox_protocol::message::body::Framing;
 use tokio::io::AsyncWrite;
 
 pub use crate::access::fuzzing::{auth_config, name_pattern, san_pattern};

@@ -211,6 +211,10 @@ impl<F> Drop for Wait<'_, F> {
     }
 }
 
+/// Longer than Prometheus (5 min) and Go clients (90 s) keep an idle connection: were it shorter,
+/// they might send their next request into a connection that has just been closed.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(360);
+
 /// Between two sweeps, whatever comes: a sweep looks at all who wait, and nobody minds to be closed a
 /// second late.
 const PAUSE: Duration = Duration::from_secs(1);

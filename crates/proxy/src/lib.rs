@@ -9,6 +9,7 @@
 //! | `poll`, `push`, `scrape` | the three legs, on the bare socket; `http1` is their HTTP |
 //! | `parked` | a poll that waits, and its answer |
 //! | `delivery` | whether a client has got what it was sent |
+//! | `parting` | ends of requests and connections whose peers may still be sending |
 //! | `exchange`, `router`, `clients` | the proxy's own pages, by hyper |
 //! | `rendezvous` | where scrapes meet polls, and pushes their scrapes |
 //! | `answer` | a pushed body on its way to Prometheus |
@@ -34,6 +35,7 @@ mod http1;
 mod idle;
 mod metrics;
 mod parked;
+mod parting;
 mod poll;
 mod progress;
 mod push;

@@ -1,6 +1,7 @@
 //! A parked poll: waits for its end, and answers it.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
@@ -9,10 +10,8 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::access::{Identity, Registrant};
-use crate::connection::poll_left;
 use crate::http1::answer::Answer;
 use crate::http1::socket::{Socket, Written};
-use crate::poll::Later;
 use crate::rendezvous::{HandedOut, ParkedPoll, PollEnd, Sent};
 use crate::{Proxy, delivery};
 
@@ -28,6 +27,10 @@ pub(crate) struct Parked {
     pub(crate) keep_alive: bool,
     pub(crate) since: Instant,
 }
+
+/// What looks at a poll that could not be parked at once: it is parked then, or refused.
+pub(crate) type Later<'a> =
+    Pin<Box<dyn Future<Output = Result<Parked, Option<Socket>>> + Send + 'a>>;
 
 /// Waits for the end of a parked poll and answers it. The socket comes back where more requests may
 /// follow on it.
@@ -58,9 +61,7 @@ pub(crate) fn park<'a>(
             sent = Box::pin(rest.send(parked, proxy)).await?;
         }
         if !parked.keep_alive {
-            // The answer is out; a client that does not take the end of the connection is left
-            // alone.
-            parked.socket.shutdown(&proxy.patience).await.ok();
+            parked.socket.shutdown(&proxy.patience).await;
             return None;
         }
         if let Some(sent) = sent {
@@ -104,7 +105,7 @@ impl Parked {
     /// Answers the poll when it ends. `None` when nobody is to be answered.
     fn poll_reply(&mut self, cx: &mut Context<'_>, proxy: &Proxy) -> Poll<Option<Reply>> {
         // First, so that a client that has left is not handed anything.
-        if poll_left(&mut self.socket, proxy, cx).is_ready() {
+        if self.socket.poll_left(cx, &proxy.buffers).is_ready() {
             return Poll::Ready(None);
         }
         let end = ready!(self.poll.poll_end(cx));

@@ -1,7 +1,6 @@
 //! `POST /poll`: a client registers its name and waits for work, on a bare socket.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +14,13 @@ use tracing::debug;
 
 use crate::Proxy;
 use crate::access::{Peer, Registrant, Role};
-use crate::connection::refuse_body;
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
 use crate::http1::request::Request;
 use crate::http1::socket::Socket;
 use crate::limits::{Limit, told};
-use crate::parked::Parked;
+use crate::parked::{Later, Parked};
+use crate::parting::refuse_body;
 
 /// Why a poll is not parked.
 #[derive(Debug, thiserror::Error)]
@@ -52,10 +51,6 @@ pub(crate) enum Wait {
     /// By the client's own `Prefer`, in seconds.
     Preferred(u32),
 }
-
-/// What looks at a poll that could not be parked at once: it is parked then, or refused.
-pub(crate) type Later<'a> =
-    Pin<Box<dyn Future<Output = Result<Parked, Option<Socket>>> + Send + 'a>>;
 
 /// Registers a poll's name and parks it. What cannot be done at once, since the client has to show
 /// who it is, the name is still on its way or is refused, is left to a future of its own: the room

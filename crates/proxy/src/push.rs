@@ -17,7 +17,6 @@ use tracing::{debug, warn};
 use crate::Proxy;
 use crate::access::{Identity, Peer, Role};
 use crate::answer::{Passed, PushEnd, PushedBody, ScrapeAnswer, check};
-use crate::connection::{drain, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
 use crate::http1::head_room::NoRoom;
@@ -25,6 +24,7 @@ use crate::http1::pace::Pace;
 use crate::http1::request::Request;
 use crate::http1::socket::Socket;
 use crate::limits::{Limit, Limits, told};
+use crate::parting::{drain, refuse_body};
 use crate::progress::Stalled;
 use crate::rendezvous::NotTaken;
 
@@ -106,8 +106,7 @@ pub(crate) async fn serve(
     if keep_alive {
         return Some(socket);
     }
-    // A client that does not take the end of the connection is left alone.
-    socket.shutdown(&proxy.patience).await.ok();
+    socket.shutdown(&proxy.patience).await;
     None
 }
 

@@ -1,42 +1,30 @@
 //! Which page of the proxy's own a request is for.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-
 use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{Method, Request, Response, StatusCode};
-use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use pushprox_daemon::guard::Place;
-use pushprox_daemon::{admin, respond};
+use pushprox_daemon::{own_pages, respond};
 use tokio::time::Instant;
 
 use crate::Proxy;
 use crate::access::{Peer, Role};
 use crate::clients;
 use crate::error::Failure;
-use crate::exchange::Line;
 
 /// Serves one request.
 pub(crate) async fn route(
-    proxy: &Arc<Proxy>,
+    proxy: &Proxy,
     peer: &Peer,
-    line: &Arc<Line>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
-    let response = if request.method() == Method::CONNECT {
-        tunnel(proxy, peer, &request).await
+    request: &Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    if request.method() == Method::CONNECT {
+        tunnel(proxy, peer, request).await
     } else {
-        own_page(proxy, peer, &request).await
-    };
-    Ok(response.map(|body| Body {
-        body,
-        line: line.clone(),
-    }))
+        own_page(proxy, peer, request).await
+    }
 }
 
 /// Refuses a tunnel, which is a scrape in Prometheus's eyes.
@@ -75,11 +63,13 @@ async fn own_page(
         ),
         "/metrics" => (
             "/metrics",
-            admit(Role::Operator).await.map(|_| admin(proxy, request)),
+            admit(Role::Operator)
+                .await
+                .map(|_| every_daemons(proxy, request)),
         ),
         // Probes have no credentials, and learn nothing.
-        "/-/healthy" => ("/-/healthy", Ok(admin(proxy, request))),
-        "/-/ready" => ("/-/ready", Ok(admin(proxy, request))),
+        "/-/healthy" => ("/-/healthy", Ok(every_daemons(proxy, request))),
+        "/-/ready" => ("/-/ready", Ok(every_daemons(proxy, request))),
         _ => (
             "other",
             admit(Role::Operator)
@@ -95,9 +85,10 @@ async fn own_page(
     response
 }
 
-fn admin(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+/// A page that every daemon has.
+fn every_daemons(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     proxy.metrics.update(&proxy.rendezvous);
-    admin::respond(
+    own_pages::answer(
         request.method(),
         request.uri().path(),
         &proxy.registry,
@@ -105,39 +96,6 @@ fn admin(proxy: &Proxy, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         request.headers().get(ACCEPT),
     )
     .unwrap_or_else(|| respond::text(StatusCode::NOT_FOUND, NOT_FOUND))
-}
-
-/// The body of any answer. Its connection is told when hyper has all of it.
-#[derive(Debug)]
-pub(crate) struct Body {
-    body: Full<Bytes>,
-    line: Arc<Line>,
-}
-
-impl http_body::Body for Body {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Body {
-    fn drop(&mut self) {
-        self.line.answered();
-    }
 }
 
 const NOT_FOUND: &str =

@@ -9,9 +9,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{Method, StatusCode};
 use pushprox_daemon::guard::{Denied, Place};
 use pushprox_daemon::respond;
-use pushprox_protocol::message::body::{CHUNK_END, LAST_CHUNK, chunk_start};
-use pushprox_protocol::message::request::ScrapeError;
-use pushprox_protocol::message::response::Framing;
+use pushprox_protocol::message::body::{CHUNK_END, Framing, LAST_CHUNK, chunk_start};
+use pushprox_protocol::message::put_line;
+use pushprox_protocol::message::scrape::ScrapeError;
 use pushprox_protocol::{ScrapeId, Target};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
@@ -19,7 +19,6 @@ use tracing::{debug, warn};
 use crate::Proxy;
 use crate::access::{Peer, Role};
 use crate::answer::{BrokenPush, PushedBody, ScrapeAnswer};
-use crate::connection::left;
 use crate::error::Failure;
 use crate::http1::answer::{Answer, date};
 use crate::http1::request::Request;
@@ -47,6 +46,8 @@ pub(crate) async fn serve(
     peer: &Peer,
     proxy: &Arc<Proxy>,
 ) -> Option<Socket> {
+    // Before its password is looked at, which Prometheus waits for as well.
+    let started = Instant::now();
     let parsed = request.scrape.take()?;
     drop(socket.split_ahead(request.head));
     socket.settle(&proxy.buffers);
@@ -69,17 +70,15 @@ pub(crate) async fn serve(
     }
     drop(grant);
     let timeout = proxy.timeouts.clamp(scrape.timeout);
-    let mut report = Report::new(ScrapeId::random(), scrape.target.clone());
-    let deadline = report.started + timeout;
+    let mut report = Report::new(ScrapeId::random(), scrape.target.clone(), started);
+    let deadline = started + timeout;
     let is_head = scrape.method == Method::HEAD;
-    let answered = match proxy
-        .rendezvous
-        .scrape(report.id, scrape, timeout, report.started)
-    {
+    let rendezvous = &proxy.rendezvous;
+    let answered = match rendezvous.scrape(report.id, scrape, timeout, started) {
         Ok(mut pending) => tokio::select! {
             biased;
             // A scrape whose Prometheus has hung up is forgotten.
-            () = left(&mut socket, proxy) => {
+            () = socket.left(&proxy.buffers) => {
                 report.end(&"Prometheus hung up before it had the answer");
                 return None;
             }
@@ -129,8 +128,7 @@ pub(crate) async fn serve(
     if keep_alive && !ends_with_connection {
         return Some(socket);
     }
-    // A Prometheus that does not take the end of the connection is left alone.
-    socket.shutdown(&proxy.patience).await.ok();
+    socket.shutdown(&proxy.patience).await;
     None
 }
 
@@ -180,7 +178,7 @@ async fn say(
     if keep_alive {
         return Some(socket);
     }
-    socket.shutdown(&proxy.patience).await.ok();
+    socket.shutdown(&proxy.patience).await;
     None
 }
 
@@ -214,22 +212,19 @@ async fn send(
     let has_date = head.has_date();
     let mut head = head.into_lines();
     if !has_date {
-        put(&mut head, "Date", &date());
+        put_line(&mut head, "Date", &date());
     }
     match length {
         Some(length) => {
             let mut digits = itoa::Buffer::new();
-            put(
-                &mut head,
-                "Content-Length",
-                digits.format(length).as_bytes(),
-            );
+            let length = digits.format(length);
+            put_line(&mut head, "Content-Length", length.as_bytes());
         }
-        None if is_chunked => put(&mut head, "Transfer-Encoding", b"chunked"),
+        None if is_chunked => put_line(&mut head, "Transfer-Encoding", b"chunked"),
         None => {}
     }
     if !request.keep_alive || request.has_body() {
-        put(&mut head, "Connection", b"close");
+        put_line(&mut head, "Connection", b"close");
     }
     head.put_slice(b"\r\n");
 
@@ -246,7 +241,7 @@ async fn send(
                 let next = async {
                     tokio::select! {
                         biased;
-                        () = left(socket, proxy) => Err(hung_up().into()),
+                        () = socket.left(&proxy.buffers) => Err(hung_up().into()),
                         piece = body.piece() => piece.map_err(Broken::from),
                     }
                 };
@@ -306,13 +301,6 @@ async fn next_piece(body: &mut PushedBody, held: &mut Option<NextPiece>) -> Opti
     Some(Ok(Some(together.map_or(first, BytesMut::freeze))))
 }
 
-fn put(lines: &mut BytesMut, name: &str, value: &[u8]) {
-    lines.put_slice(name.as_bytes());
-    lines.put_slice(b": ");
-    lines.put_slice(value);
-    lines.put_slice(b"\r\n");
-}
-
 /// Writes parts in one go, as far as the socket takes them.
 async fn write(socket: &mut Socket, parts: [&[u8]; 3], patience: &Patience) -> Result<(), Broken> {
     let mut slices = parts.map(IoSlice::new);
@@ -356,11 +344,11 @@ struct Report {
 }
 
 impl Report {
-    fn new(id: ScrapeId, target: Target) -> Self {
+    fn new(id: ScrapeId, target: Target, started: Instant) -> Self {
         Self {
             id,
             target,
-            started: Instant::now(),
+            started,
             status: 0,
             bytes: 0,
             is_told: false,
@@ -396,3 +384,6 @@ impl Drop for Report {
 
 /// Pieces below this size are worth putting together.
 const SMALL: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests;

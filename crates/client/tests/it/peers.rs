@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use pushprox_protocol::message::body::{BodyDecoder, Piece};
-use pushprox_protocol::message::response::Framing;
+use pushprox_protocol::message::body::{BodyDecoder, Framing, Piece};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};

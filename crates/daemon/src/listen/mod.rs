@@ -87,9 +87,7 @@ impl Listener {
             }
         }
     }
-}
 
-impl Listener {
     /// A system that is out of descriptors says so before it looks whether there is a connection.
     fn has_somebody_waiting(&self) -> bool {
         let mut asked = [PollFd::new(&self.tcp, PollFlags::IN)];
@@ -134,7 +132,7 @@ impl Shortage {
 /// # Errors
 ///
 /// When the system refuses the options.
-pub fn tune(socket: &SockRef<'_>) -> io::Result<()> {
+fn tune(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_tcp_keepalive(
@@ -144,22 +142,6 @@ pub fn tune(socket: &SockRef<'_>) -> io::Result<()> {
             .with_retries(KEEPALIVE_RETRIES),
     )
 }
-
-/// By how many seconds connections differ in when they are probed.
-const KEEPALIVE_SPREAD: u32 = 15;
-
-/// How long a connection is idle, at the most, before the peer is asked whether it lives.
-pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-
-/// The time between two such questions.
-pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Unanswered questions after which the connection is dead.
-pub const KEEPALIVE_RETRIES: u32 = 3;
-
-/// How long sent bytes may stay unacknowledged: as long as keep-alive takes to find a peer dead.
-/// Without it the kernel sends them again for a quarter of an hour, and keep-alive does not run.
-pub const USER_TIMEOUT: Duration = Duration::from_secs(45);
 
 fn listen(address: SocketAddr, dual_stack: bool) -> io::Result<Listener> {
     let socket = Socket::new(
@@ -191,6 +173,22 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::TimedOut
     )
 }
+
+/// By how many seconds connections differ in when they are probed.
+const KEEPALIVE_SPREAD: u32 = 15;
+
+/// How long a connection is idle, at the most, before the peer is asked whether it lives.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+
+/// The time between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Unanswered questions after which the connection is dead.
+pub const KEEPALIVE_RETRIES: u32 = 3;
+
+/// How long sent bytes may stay unacknowledged: as long as keep-alive takes to find a peer dead.
+/// Without it the kernel sends them again for a quarter of an hour, and keep-alive does not run.
+pub const USER_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// More than the usual limit of the kernel, which clamps it: thousands of clients come back in the
 /// same moment when a proxy was restarted.

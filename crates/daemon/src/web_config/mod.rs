@@ -44,7 +44,7 @@ impl WebConfig {
     /// # Errors
     ///
     /// [`FileError`]: a file cannot be read, or is no good.
-    pub fn load(path: PathBuf) -> Result<Reloaded<Self>, FileError> {
+    pub(crate) fn load(path: PathBuf) -> Result<Reloaded<Self>, FileError> {
         Self::load_if(path, |_| Ok(()))
     }
 
@@ -53,7 +53,7 @@ impl WebConfig {
     /// # Errors
     ///
     /// [`FileError`].
-    pub fn load_without_users(
+    pub(crate) fn load_without_users(
         path: PathBuf,
         why: &'static str,
     ) -> Result<Reloaded<Self>, FileError> {
@@ -78,7 +78,7 @@ impl WebConfig {
 
     /// How TLS is served, if it is.
     #[must_use]
-    pub fn tls(&self) -> Option<&Arc<ServerConfig>> {
+    pub(crate) fn tls(&self) -> Option<&Arc<ServerConfig>> {
         self.tls.as_ref().map(|tls| &tls.config)
     }
 
@@ -96,7 +96,7 @@ impl WebConfig {
 
     /// Whether a client that shows these certificates proves who it is by the first of them.
     #[must_use]
-    pub fn trusts_client(&self, chain: &[CertificateDer<'_>]) -> bool {
+    pub(crate) fn trusts_client(&self, chain: &[CertificateDer<'_>]) -> bool {
         let verifier = self.tls.as_ref().and_then(|tls| tls.verifier.as_ref());
         match (verifier, chain.split_first()) {
             (Some(verifier), Some((own, others))) if self.verifies_clients() => verifier
@@ -120,7 +120,7 @@ impl WebConfig {
 
     /// How many requests are taken.
     #[must_use]
-    pub fn rate_limit(&self) -> Option<Rate> {
+    pub(crate) fn rate_limit(&self) -> Option<Rate> {
         self.rate_limit
     }
 

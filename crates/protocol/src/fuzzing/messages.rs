@@ -7,10 +7,12 @@ use http::Method;
 
 use super::cuts;
 use crate::message::MessageError;
-use crate::message::body::{BodyDecoder, BodyError, CHUNK_END, LAST_CHUNK, Piece, chunk_start};
+use crate::message::body::{
+    BodyDecoder, BodyError, CHUNK_END, Framing, LAST_CHUNK, Piece, chunk_start,
+};
+use crate::message::instruction::Instruction;
 use crate::message::pushed::{PushedHead, find_id};
-use crate::message::request::{Instruction, Scrape, ScrapeError};
-use crate::message::response::Framing;
+use crate::message::scrape::{Scrape, ScrapeError};
 use crate::{ScrapeId, Target};
 
 /// The head of a scrape, and the instruction that it becomes.

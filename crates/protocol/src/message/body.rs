@@ -1,9 +1,19 @@
-//! The body of a pushed response: its inner framing undone piece by piece, and put on.
+//! How bodies are framed: the framing undone piece by piece, and put on.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::chunked;
-use super::response::Framing;
+
+/// How the end of a body is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// By its length in bytes.
+    Length(u64),
+    /// By the last chunk.
+    Chunked,
+    /// By the end of the push that carries it.
+    ToEnd,
+}
 
 /// Undoes the framing of a body that comes in pieces of any size. Data is passed on as slices of
 /// what came in, never copied.
@@ -107,6 +117,14 @@ impl BodyDecoder {
             _ => Err(BodyError::Unfinished),
         }
     }
+}
+
+/// Reads a `Content-Length`. What is not digits alone (a sign, a list, white space) is none.
+#[must_use]
+pub fn content_length(value: &[u8]) -> Option<u64> {
+    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(value).ok().filter(|_| is_number)?;
+    text.parse().ok()
 }
 
 /// The line that stands before a chunk of `length` bytes.

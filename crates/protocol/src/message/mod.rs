@@ -3,9 +3,10 @@
 
 pub mod body;
 mod chunked;
+pub mod instruction;
 pub mod pushed;
-pub mod request;
 pub mod response;
+pub mod scrape;
 
 use std::mem::MaybeUninit;
 
@@ -53,6 +54,10 @@ pub const MAX_HEADERS: usize = 1024;
 
 /// More than these are read at a second attempt.
 pub const FEW_HEADERS: usize = 32;
+
+/// The longest reason phrase that is written. Longer status lines are refused by some programs, and
+/// nobody reads them.
+pub const LONGEST_REASON: usize = 250;
 
 /// Room for the headers of a message.
 type HeaderSlots<'b, const N: usize> = [MaybeUninit<httparse::Header<'b>>; N];
@@ -111,8 +116,8 @@ fn put_name(out: &mut BytesMut, name: &HeaderName) {
     out.put_slice(b": ");
 }
 
-/// Writes a header line as it came.
-fn put_line(out: &mut BytesMut, name: &str, value: &[u8]) {
+/// Writes a header line as it stands: name and value are to be such as no line can be broken by.
+pub fn put_line(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.put_slice(name.as_bytes());
     out.put_slice(b": ");
     out.put_slice(value);

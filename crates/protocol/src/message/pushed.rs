@@ -6,8 +6,9 @@ use std::mem::MaybeUninit;
 use bytes::{BufMut, BytesMut};
 use http::{HeaderValue, Method, StatusCode};
 
-use super::response::{Framing, VERSION};
-use super::{MessageError, few_slots, head_error, header_slots, put_line};
+use super::body::{Framing, content_length};
+use super::response::VERSION;
+use super::{LONGEST_REASON, MessageError, few_slots, head_error, header_slots, put_line};
 use crate::ScrapeId;
 use crate::headers::{self, ID, SCRAPE_TIMEOUT};
 
@@ -109,7 +110,7 @@ impl PushedHead {
                 ids += 1;
                 self.id = ScrapeId::parse_bytes(header.value);
             } else if is("content-length") {
-                let this = number(header.value).ok_or(MessageError::ContentLength);
+                let this = content_length(header.value).ok_or(MessageError::ContentLength);
                 let same = self.length.as_ref().is_none_or(|other| *other == this);
                 self.length = Some(if same {
                     this
@@ -209,12 +210,6 @@ pub fn find_id(bytes: &[u8]) -> Option<HeaderValue> {
     })
 }
 
-fn number(text: &[u8]) -> Option<u64> {
-    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let text = std::str::from_utf8(text).ok().filter(|_| is_number)?;
-    text.parse().ok()
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
     /// Less than a version has come, and nothing that is none.
@@ -241,9 +236,6 @@ fn version(bytes: &[u8]) -> Version {
         Version::Foreign
     }
 }
-
-/// Longer status lines are refused by some programs, and nobody reads them.
-const LONGEST_REASON: usize = 250;
 
 /// What a date and the framing add to the lines.
 const ROOM_FOR_FRAMING: usize = 96;

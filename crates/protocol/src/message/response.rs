@@ -1,4 +1,4 @@
-//! The head of a response as a client pushes it, and how bodies are framed.
+//! The head of a response, as a client pushes it.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::body::Framing;
 use super::{put_header, put_headers};
 use crate::headers::{ID, SCRAPE_TIMEOUT};
 
@@ -18,17 +19,6 @@ pub struct ResponseHead {
     pub reason: String,
     /// All headers, as sent.
     pub headers: HeaderMap,
-}
-
-/// How the end of a body is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// By its length in bytes.
-    Length(u64),
-    /// By the last chunk.
-    Chunked,
-    /// By the end of the push that carries it.
-    ToEnd,
 }
 
 impl ResponseHead {

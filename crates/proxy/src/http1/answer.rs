@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::{BufMut, BytesMut};
 use http::StatusCode;
 use pushprox_daemon::guard::CHALLENGE;
+use pushprox_protocol::message::put_line;
 
 /// An answer in the making.
 #[derive(Debug)]
@@ -49,10 +50,7 @@ impl Answer {
 
     /// Adds a header; name and value are ours and need no check.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
-        self.bytes.put_slice(name.as_bytes());
-        self.bytes.put_slice(b": ");
-        self.bytes.put_slice(value.as_bytes());
-        self.bytes.put_slice(b"\r\n");
+        put_line(&mut self.bytes, name, value.as_bytes());
         self
     }
 

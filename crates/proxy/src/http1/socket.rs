@@ -205,6 +205,23 @@ impl Socket {
         std::future::poll_fn(|cx| self.poll_fill(cx, buffers)).await
     }
 
+    /// Ready when the peer has left, or has sent more than any peer does while it waits for an answer.
+    /// What it sends early is kept for its turn.
+    pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Poll<()> {
+        while self.ahead().len() < MAX_READ_AHEAD {
+            match ready!(self.poll_fill(cx, buffers)) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => self.settle(buffers),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// As [`Socket::poll_left`]. Cancel safe.
+    pub(crate) async fn left(&mut self, buffers: &Buffers) {
+        std::future::poll_fn(|cx| self.poll_left(cx, buffers)).await;
+    }
+
     /// Writes all of `bytes`, to a peer that takes them in time.
     pub(crate) async fn write(&mut self, bytes: &[u8], patience: &Patience) -> io::Result<()> {
         // What is written here fits into the socket's buffer nearly always, and then needs neither
@@ -252,12 +269,12 @@ impl Socket {
         }
     }
 
-    /// Ends the sending half, to a peer that may still be sending.
-    pub(crate) fn shutdown(
-        &mut self,
-        patience: &Patience,
-    ) -> impl Future<Output = io::Result<()>> + Send {
-        Box::pin(async { patience.wait(self.0.stream.shutdown()).await? })
+    /// Ends the sending half, to a peer that may still be sending. One that does not take that is left
+    /// alone.
+    pub(crate) fn shutdown(&mut self, patience: &Patience) -> impl Future<Output = ()> + Send {
+        Box::pin(async {
+            patience.wait(self.0.stream.shutdown()).await.ok();
+        })
     }
 
     pub(crate) fn stream(&self) -> &dyn Stream {
@@ -276,6 +293,9 @@ impl std::fmt::Debug for Socket {
             .finish_non_exhaustive()
     }
 }
+
+/// What a peer may send ahead of its answer: a request or two of its own kind.
+pub(crate) const MAX_READ_AHEAD: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use pushprox_protocol::{Fqdn, ScrapeId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::seats::{SeatNumber, Told};
+use super::seats::{Note, SeatNumber};
 use super::state::{Lost, PollKey};
 use super::{AnswerHandle, HandOut, Outgoing, Rendezvous};
 use crate::access::Identity;
@@ -86,12 +86,12 @@ impl ParkedPoll {
             return Poll::Ready(PollEnd::ShuttingDown);
         };
         let mut meetings = self.rendezvous.shared.meetings.lock();
-        let end = match meetings.word.take(seat) {
-            Some(Told::HandOut(hand_out)) => PollEnd::HandedOut(HandedOut {
+        let end = match meetings.notes.take(seat) {
+            Some(Note::HandOut(hand_out)) => PollEnd::HandedOut(HandedOut {
                 rendezvous: self.rendezvous.clone(),
                 hand_out: Some(hand_out),
             }),
-            Some(Told::WaitIsOver) => PollEnd::WaitIsOver,
+            Some(Note::WaitIsOver) => PollEnd::WaitIsOver,
             None => match self.key.and_then(|key| meetings.state.parked(key)) {
                 Some(seat) => {
                     let before = std::mem::replace(&mut seat.waker, cx.waker().clone());
@@ -113,14 +113,14 @@ impl Drop for ParkedPoll {
             return;
         };
         let mut meetings = self.rendezvous.shared.meetings.lock();
-        let told = meetings.word.take(seat);
-        let parked = match (&told, self.key) {
+        let note = meetings.notes.take(seat);
+        let parked = match (&note, self.key) {
             (None, Some(key)) => meetings.state.unpark(key, Instant::now()),
             _ => None,
         };
         drop(meetings);
         drop(parked);
-        if let Some(Told::HandOut(hand_out)) = told {
+        if let Some(Note::HandOut(hand_out)) = note {
             self.rendezvous
                 .give_back(hand_out.id, hand_out.turn, Lost::Unsent);
         }
@@ -196,7 +196,9 @@ impl PendingScrape {
 impl Drop for PendingScrape {
     fn drop(&mut self) {
         let shared = &self.rendezvous.shared;
-        shared.meetings.lock().state.cancel(self.id);
+        let unanswered = shared.meetings.lock().state.cancel(self.id);
+        // Not under the lock: its end wakes whoever waits for it.
+        drop(unanswered);
         shared.scrape_ended.notify_waiters();
     }
 }

@@ -58,7 +58,7 @@ mod tests {
     use std::time::Duration;
 
     use pushprox_protocol::ScrapeId;
-    use pushprox_protocol::message::request::Scrape;
+    use pushprox_protocol::message::scrape::Scrape;
     use pushprox_testkit::wait::{SOON, until};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};

@@ -22,7 +22,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pushprox_protocol::message::request::Scrape;
+use pushprox_protocol::message::scrape::Scrape;
 use pushprox_protocol::{Fqdn, ScrapeId, timeout};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -33,7 +33,7 @@ use crate::error::Failure;
 use crate::http1::link::Link;
 use deadlines::Deadlines;
 pub(crate) use guards::{Completion, HandedOut, ParkedPoll, PendingScrape, PollEnd, Sent};
-use seats::{Seat, Told, Word};
+use seats::{Note, Notes, Seat};
 pub(crate) use state::Bounds;
 use state::{Arrival, Due, Lost, Parked, State};
 
@@ -55,7 +55,7 @@ struct Shared {
 struct Meetings {
     state: State<Seat, AnswerHandle, Arc<Outgoing>>,
     deadlines: Deadlines,
-    word: Word,
+    notes: Notes,
 }
 
 /// A scrape with the time that Prometheus gives it.
@@ -100,7 +100,7 @@ impl Rendezvous {
                 meetings: Mutex::new(Meetings {
                     state: State::new(bounds),
                     deadlines: Deadlines::default(),
-                    word: Word::default(),
+                    notes: Notes::default(),
                 }),
                 sooner: Notify::new(),
                 scrape_ended: Notify::new(),
@@ -120,13 +120,13 @@ impl Rendezvous {
         let (key, seat, is_sooner, doubted) = {
             let mut meetings = self.shared.meetings.lock();
             let before = meetings.next_expiry();
-            let seat = meetings.word.new_seat();
+            let seat = meetings.notes.new_seat();
             let number = seat.number;
             let (key, doubted) = match meetings.state.park(name, seat, ends, now) {
                 Parked::Waits(key) => (Some(key), meetings.state.doubted(name.as_ref())),
                 Parked::Meets(seat, hand_out) => {
                     // Nobody waits in the seat yet who would have to be called.
-                    meetings.word.leave(seat, Told::HandOut(hand_out));
+                    meetings.notes.leave(seat, Note::HandOut(hand_out));
                     (None, Vec::new())
                 }
                 Parked::Refused => return None,
@@ -169,11 +169,11 @@ impl Rendezvous {
             let Meetings {
                 state,
                 deadlines,
-                word,
+                notes,
             } = &mut *meetings;
             let (until, called) = match state.scrape(id, target, outgoing, handle, deadline, now) {
                 Arrival::Meets(seat, hand_out) => {
-                    (deadline, Some(word.leave(seat, Told::HandOut(hand_out))))
+                    (deadline, Some(notes.leave(seat, Note::HandOut(hand_out))))
                 }
                 Arrival::Waits(until) => (until, None),
                 Arrival::Refused(failure) => return Err(failure),
@@ -233,7 +233,7 @@ impl Rendezvous {
         let (polls, scrapes) = self.shared.meetings.lock().state.drain(Instant::now());
         // Told by being dropped, and not under the lock.
         drop(scrapes);
-        // That there is no word for them tells them.
+        // That there is no note for them tells them.
         polls.into_iter().for_each(|seat| seat.waker.wake());
         loop {
             let ended = self.shared.scrape_ended.notified();
@@ -314,25 +314,26 @@ impl Meetings {
         next.is_some() && before.is_none_or(|before| next < Some(before))
     }
 
-    /// Leaves word for the poll that a scrape goes to. Whom to wake.
+    /// Leaves a note for the poll that a scrape goes to. Whom to wake.
     fn meet(&mut self, arrival: Option<Arrival<Seat, Arc<Outgoing>>>) -> Option<Waker> {
         match arrival {
             Some(Arrival::Meets(seat, hand_out)) => {
-                Some(self.word.leave(seat, Told::HandOut(hand_out)))
+                Some(self.notes.leave(seat, Note::HandOut(hand_out)))
             }
             _ => None,
         }
     }
 
-    /// Leaves word for the polls whose time is over, and for those that meet a scrape by that. Whom to
+    /// Leaves notes for the polls whose time is over, and for those that meet a scrape by that. Whom to
     /// wake.
     fn expire(&mut self, now: Instant) -> Vec<Waker> {
         let (ended, met) = self.state.expire(now);
-        let ended = ended.into_iter().map(|seat| (seat, Told::WaitIsOver));
+        let ended = ended.into_iter().map(|seat| (seat, Note::WaitIsOver));
         let met = met.into_iter();
-        let met = met.map(|(seat, hand_out)| (seat, Told::HandOut(hand_out)));
-        let told = ended.chain(met);
-        told.map(|(seat, told)| self.word.leave(seat, told))
+        let met = met.map(|(seat, hand_out)| (seat, Note::HandOut(hand_out)));
+        let notes = ended.chain(met);
+        notes
+            .map(|(seat, note)| self.notes.leave(seat, note))
             .collect()
     }
 

@@ -1,7 +1,7 @@
-//! How a parked poll is told of its end: word is left for it, and it is woken.
+//! How a parked poll is told of its end: a note is left for it, and it is woken.
 //!
 //! A channel for each poll would be one more place in memory, which has been left alone for as long as
-//! the poll was parked when its scrape comes. Word is only there between that and the poll's next
+//! the poll was parked when its scrape comes. A note is only there between that and the poll's next
 //! turn.
 
 use std::hash::BuildHasherDefault;
@@ -15,12 +15,12 @@ use super::state::IdHasher;
 
 /// What became of a poll.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(super) enum Note {
     HandOut(HandOut),
     WaitIsOver,
 }
 
-/// Where a parked poll waits for word.
+/// Where a parked poll waits for its note.
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) number: SeatNumber,
@@ -31,14 +31,15 @@ pub(super) struct Seat {
 /// Of a poll, among all that there have been.
 pub(super) type SeatNumber = NonZeroU64;
 
-/// The word that polls have not taken yet: of those that are there, whose guards take it.
+/// What became of polls that do not know it yet. Their guards take the notes, so that there are never
+/// more of them than polls.
 #[derive(Debug)]
-pub(super) struct Word {
-    left: HashMap<SeatNumber, Told, BuildHasherDefault<IdHasher>>,
+pub(super) struct Notes {
+    left: HashMap<SeatNumber, Note, BuildHasherDefault<IdHasher>>,
     last: SeatNumber,
 }
 
-impl Default for Word {
+impl Default for Notes {
     fn default() -> Self {
         Self {
             left: HashMap::default(),
@@ -47,7 +48,7 @@ impl Default for Word {
     }
 }
 
-impl Word {
+impl Notes {
     pub(super) fn new_seat(&mut self) -> Seat {
         self.last = self.last.saturating_add(1);
         Seat {
@@ -56,20 +57,20 @@ impl Word {
         }
     }
 
-    /// Leaves word for a poll. Whom to wake, once nothing is locked.
-    pub(super) fn leave(&mut self, seat: Seat, told: Told) -> Waker {
-        self.left.insert(seat.number, told);
+    /// Leaves a note for a poll. Whom to wake, once nothing is locked.
+    pub(super) fn leave(&mut self, seat: Seat, note: Note) -> Waker {
+        self.left.insert(seat.number, note);
         seat.waker
     }
 
-    /// The word for a poll, if there is some.
-    pub(super) fn take(&mut self, seat: SeatNumber) -> Option<Told> {
-        let told = self.left.remove(&seat)?;
+    /// The note for a poll, if there is one.
+    pub(super) fn take(&mut self, seat: SeatNumber) -> Option<Note> {
+        let note = self.left.remove(&seat)?;
         if self.left.is_empty() && self.left.capacity() > MUCH {
             // A whole fleet was told at once. A small table is the faster one.
             self.left.shrink_to(MUCH);
         }
-        Some(told)
+        Some(note)
     }
 }
 
@@ -88,16 +89,20 @@ mod tests {
 
     #[test]
     fn word_is_taken_once_and_leaves_no_room_behind() {
-        let mut word = Word::default();
-        let seats: Vec<Seat> = (0..10_000).map(|_| word.new_seat()).collect();
+        let mut notes = Notes::default();
+        let seats: Vec<Seat> = (0..10_000).map(|_| notes.new_seat()).collect();
         let numbers: Vec<SeatNumber> = seats.iter().map(|seat| seat.number).collect();
         for seat in seats {
-            word.leave(seat, Told::WaitIsOver);
+            notes.leave(seat, Note::WaitIsOver);
         }
         for number in &numbers {
-            assert!(matches!(word.take(*number), Some(Told::WaitIsOver)));
-            assert!(word.take(*number).is_none());
+            assert!(matches!(notes.take(*number), Some(Note::WaitIsOver)));
+            assert!(notes.take(*number).is_none());
         }
-        assert!(word.left.capacity() < 2 * MUCH, "{}", word.left.capacity());
+        assert!(
+            notes.left.capacity() < 2 * MUCH,
+            "{}",
+            notes.left.capacity()
+        );
     }
 }

@@ -21,17 +21,23 @@ use super::waiting::Waiting;
 use crate::error::Failure;
 pub(crate) use events::{Arrival, Bounds, Completion, Due, HandOut, Lost, Parked};
 
+/// Who is registered, which polls are parked, and which scrapes have no answer yet.
 #[derive(Debug)]
 pub(crate) struct State<P, A, S> {
     bounds: Bounds,
     registrations: Registrations<P>,
+    /// Those that wait and those that clients have in hand. Each ends with the connection that it came
+    /// on, so that there are never more of them than connections.
     scrapes: HashMap<ScrapeId, Pending<A, S>, BuildHasherDefault<IdHasher>>,
     waiting: Waiting,
     doubts: Doubts,
+    /// How many scrapes have arrived.
     arrivals: u64,
+    /// No more polls and scrapes are taken.
     draining: bool,
 }
 
+/// A scrape without an answer.
 #[derive(Debug)]
 struct Pending<A, S> {
     target: Target,
@@ -179,9 +185,10 @@ impl<P, A, S: Clone> State<P, A, S> {
         Some(Due::Over(self.take_out(id)?.answer, failure))
     }
 
-    /// A scrape ends from Prometheus's side, or has been answered: it is forgotten.
-    pub(crate) fn cancel(&mut self, id: ScrapeId) {
-        self.take_out(id);
+    /// A scrape ends from Prometheus's side, or has been answered: it is forgotten. What its answer
+    /// was to be sent through comes back.
+    pub(crate) fn cancel(&mut self, id: ScrapeId) -> Option<A> {
+        Some(self.take_out(id)?.answer)
     }
 
     /// Whether a scrape of this id waits or is in a client's hands.

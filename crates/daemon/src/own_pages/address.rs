@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
+use crate::Shutdown;
 use crate::listen::{AddressError, ListenAddress};
 use crate::metrics::Registry;
 use crate::web::Web;
-use crate::{Shutdown, admin};
 
 /// The value of `--metrics-addr`, where nothing means nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub async fn serve(
     let (watched, until) = (Arc::clone(&web), shutdown.clone());
     shutdown.spawn(async move { watched.watch(until).await });
     let registry = Arc::new(registry);
-    shutdown.spawn(admin::serve_with(
+    shutdown.spawn(super::serve_on(
         listener,
         registry,
         ready,

@@ -1,5 +1,7 @@
 //! What every daemon tells about itself: `/metrics`, `/-/healthy`, `/-/ready`.
 
+mod address;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,10 +26,11 @@ use crate::listen::Listener;
 use crate::metrics::Registry;
 use crate::respond;
 use crate::web::{Accepted, Web};
+pub use address::{MetricsAddress, serve};
 
 /// Answers a request for one of the daemon's own pages, or nothing where `path` is none of them.
 #[must_use]
-pub fn respond(
+pub fn answer(
     method: &Method,
     path: &str,
     registry: &Registry,
@@ -53,22 +56,12 @@ pub fn respond(
     })
 }
 
-/// Serves those pages alone, to everyone, until the shutdown begins.
+/// Serves those pages alone until the shutdown begins, as `web` has it: with TLS, to users only, and
+/// so on. `/-/healthy` and `/-/ready` are for everyone and as often as they are asked for, since
+/// probes have no credentials, and whoever sends them takes a refusal for a failure.
 ///
 /// `ready` is asked at each request for `/-/ready`; while the daemon shuts down it is not ready.
-pub async fn serve(
-    listener: Listener,
-    registry: Arc<Registry>,
-    ready: impl Fn() -> bool + Send + Sync + 'static,
-    shutdown: Shutdown,
-) {
-    serve_with(listener, registry, ready, Arc::new(Web::open()), shutdown).await;
-}
-
-/// The same, as `web` has it: with TLS, to users only, and so on. `/-/healthy` and `/-/ready` are
-/// for everyone and as often as they are asked for, since probes have no credentials, and whoever
-/// sends them takes a refusal for a failure.
-pub async fn serve_with(
+async fn serve_on(
     mut listener: Listener,
     registry: Arc<Registry>,
     ready: impl Fn() -> bool + Send + Sync + 'static,
@@ -172,7 +165,7 @@ impl Pages {
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let ready = !self.shutdown.is_cancelled() && (self.ready)();
-        respond(
+        answer(
             request.method(),
             request.uri().path(),
             &self.registry,
@@ -189,11 +182,11 @@ impl Pages {
 }
 
 /// Path of the metrics.
-pub const METRICS: &str = "/metrics";
+const METRICS: &str = "/metrics";
 /// Path that answers as long as the process lives.
-pub const HEALTHY: &str = "/-/healthy";
+const HEALTHY: &str = "/-/healthy";
 /// Path that answers 503 while the daemon cannot do its work.
-pub const READY: &str = "/-/ready";
+const READY: &str = "/-/ready";
 
 /// A peer that does not get on with it is let go of.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -226,7 +219,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let is_ready = move || ready.load(Ordering::Relaxed);
-        shutdown.spawn(serve_with(
+        shutdown.spawn(serve_on(
             listener,
             Arc::new(Registry::new()),
             is_ready,
