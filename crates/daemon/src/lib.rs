@@ -15,8 +15,8 @@
 //! | [`config_file`], [`reload`] | strict YAML files, read again when they change |
 //! | [`web_config`], [`web`] | `--web.config.file`: TLS, users, headers, a rate limit; and how they apply |
 //! | [`guard`], [`credentials`], [`passwords`], [`attempts`], [`rate`] | who proves what, and how often it may try |
-//! | [`peer_tls`] | TLS toward a peer, by certificates of one's own choice |
-//! | [`san`], [`secret`] | names in certificates, texts that are not shown |
+//! | [`pinned`], [`san`] | certificates that are trusted themselves, names in certificates |
+//! | [`secret`] | texts that are not shown |
 
 pub mod admin;
 pub mod attempts;
@@ -33,8 +33,7 @@ pub mod logging;
 pub mod metrics;
 pub mod own_pages;
 pub mod passwords;
-pub mod peer_tls;
-mod pinned;
+pub mod pinned;
 mod process;
 pub mod rate;
 mod recent;

@@ -14,7 +14,7 @@ use x509_cert::{Certificate, Version};
 
 /// What a certificate is shown for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Usage {
+pub enum Usage {
     /// To be a server.
     Server,
     /// To be a client.
@@ -22,7 +22,7 @@ pub(crate) enum Usage {
 }
 
 /// Whether a certificate is one of `trusted` to the byte, and so needs nobody to vouch for it.
-pub(crate) fn is_among(certificate: &CertificateDer<'_>, trusted: &[CertificateDer<'_>]) -> bool {
+pub fn is_among(certificate: &CertificateDer<'_>, trusted: &[CertificateDer<'_>]) -> bool {
     trusted
         .iter()
         .any(|one| one.as_ref() == certificate.as_ref())
@@ -34,7 +34,7 @@ pub(crate) fn is_among(certificate: &CertificateDer<'_>, trusted: &[CertificateD
 /// # Errors
 ///
 /// One of them cannot be used, authority or not.
-pub(crate) fn authorities(trusted: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
+pub fn authorities(trusted: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
     let mut authorities = RootCertStore::empty();
     for certificate in trusted {
         let mut one = RootCertStore::empty();
@@ -78,7 +78,7 @@ const NOBODY: TrustAnchor<'_> = TrustAnchor {
 /// # Errors
 ///
 /// What is wrong with it.
-pub(crate) fn check(
+pub fn check(
     certificate: &CertificateDer<'_>,
     usage: Usage,
     now: UnixTime,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use pushprox_daemon::cli::UsageError;
 use pushprox_daemon::listen::ListenAddress;
-use pushprox_daemon::peer_tls::{self, PeerTlsError};
+use pushprox_peer::verifier::{self, PeerTlsError};
 use reqwest::Identity;
 use serde_yaml::Mapping;
 
@@ -200,7 +200,7 @@ fn read_tls(trusted: Option<&Path>, shown: Option<(&Path, &Path)>) -> anyhow::Re
         pem = Some(both);
     }
     if let Some(path) = trusted {
-        let made = peer_tls::config(&read("--tls.cacert", path)?, pem.as_deref());
+        let made = verifier::config(&read("--tls.cacert", path)?, pem.as_deref());
         tls.config = Some(made.map_err(|error| match error {
             PeerTlsError::Unusable(_) => {
                 anyhow::anyhow!("--tls.cacert, --tls.cert, --tls.key: {error}")

@@ -33,8 +33,8 @@ pub enum HeaderError {
     /// Something that no header can hold.
     #[error("the value of header {0} has characters that a header cannot hold")]
     Value(HeaderName),
-    /// One that the client needs for itself.
-    #[error("header {0} is the client's own and cannot be set")]
+    /// One that the program needs for itself.
+    #[error("header {0} is the program's own and cannot be set")]
     Own(HeaderName),
 }
 

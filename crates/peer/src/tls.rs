@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use http::header::HOST;
-use pushprox_daemon::peer_tls::{self, PeerTlsError};
 use pushprox_daemon::reload::Files;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{ClientBuilder, Identity, Request};
@@ -16,6 +15,7 @@ use rustls::ClientConfig;
 use url::{Host, Url};
 
 use crate::leg::LegError;
+use crate::verifier::{self, PeerTlsError};
 
 /// The value of `--tls.server-name` and `--pull.tls.server-name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl TlsFlags {
         let flags = flags.join(", ");
         let mut config = None;
         if let Some((path, pem)) = trusted {
-            let made = peer_tls::config(&pem, shown.as_deref());
+            let made = verifier::config(&pem, shown.as_deref());
             config = Some(made.map_err(|error| match error {
                 PeerTlsError::Unusable(_) => LegError::other(format!("{flags}: {error}")),
                 _ => LegError::new(&flag("cacert"), path, &error.to_string()),
@@ -119,7 +119,7 @@ impl TlsFlags {
 
 impl Tls {
     /// Has a client of `url` use this.
-    pub(crate) fn apply(&self, mut builder: ClientBuilder, url: &Url) -> ClientBuilder {
+    pub fn apply(&self, mut builder: ClientBuilder, url: &Url) -> ClientBuilder {
         if let Some(identity) = &self.identity {
             builder = builder.identity(identity.clone());
         }
@@ -135,7 +135,8 @@ impl Tls {
     }
 
     /// What is to blame when a client cannot be built.
-    pub(crate) fn blame(&self, error: &reqwest::Error) -> LegError {
+    #[must_use]
+    pub fn blame(&self, error: &reqwest::Error) -> LegError {
         let why = pushprox_daemon::exit::causes(error);
         LegError::other(match self.flags.as_str() {
             "" => format!("cannot set up TLS with the system's certificates: {why}"),
@@ -145,7 +146,7 @@ impl Tls {
 
     /// Addresses a request to the name that the peer's certificate must have. It goes to the host
     /// that it was for all the same, and says so.
-    pub(crate) fn address(&self, request: &mut Request) {
+    pub fn address(&self, request: &mut Request) {
         let Some(ServerName(name)) = &self.server_name else {
             return;
         };

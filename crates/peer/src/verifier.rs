@@ -11,8 +11,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-use crate::exit::causes;
-use crate::pinned::{self, Usage};
+use pushprox_daemon::exit::causes;
+use pushprox_daemon::pinned::{self, Usage};
 
 /// Why there is no configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
