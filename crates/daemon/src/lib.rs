@@ -15,7 +15,7 @@
 //! | [`config_file`], [`reload`] | strict YAML files, read again when they change |
 //! | [`web_config`], [`web`] | `--web.config.file`: TLS, users, headers, a rate limit; and how they apply |
 //! | [`guard`], [`credentials`], [`passwords`], [`attempts`], [`rate`] | who proves what, and how often it may try |
-//! | [`pinned`], [`san`] | certificates that are trusted themselves, names in certificates |
+//! | [`trusted`], [`pinned`], [`san`] | certificates to trust, by others or themselves; names in certificates |
 //! | [`secret`] | texts that are not shown |
 
 pub mod admin;
@@ -43,6 +43,7 @@ pub mod san;
 pub mod secret;
 pub mod shutdown;
 pub mod systemd;
+pub mod trusted;
 pub mod web;
 pub mod web_config;
 

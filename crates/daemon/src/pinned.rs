@@ -28,25 +28,21 @@ pub fn is_among(certificate: &CertificateDer<'_>, trusted: &[CertificateDer<'_>]
         .any(|one| one.as_ref() == certificate.as_ref())
 }
 
-/// Those of `trusted` that may vouch for others, which is never nobody at all to WebPKI. Whoever has
-/// the key of another could else make certificates for all names.
+/// What a certificate may vouch for others by: nothing where it is no authority's. Whoever has the
+/// key of such a one could else make certificates for all names.
 ///
 /// # Errors
 ///
-/// One of them cannot be used, authority or not.
-pub fn authorities(trusted: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
-    let mut authorities = RootCertStore::empty();
-    for certificate in trusted {
-        let mut one = RootCertStore::empty();
-        one.add(certificate.clone())?;
-        if may_vouch(certificate)? {
-            authorities.extend(one.roots);
-        }
-    }
-    if authorities.is_empty() {
-        authorities.extend([NOBODY]);
-    }
-    Ok(authorities)
+/// It cannot be used, authority or not.
+pub(crate) fn anchors(
+    certificate: &CertificateDer<'_>,
+) -> Result<Vec<TrustAnchor<'static>>, Error> {
+    let mut one = RootCertStore::empty();
+    one.add(certificate.clone().into_owned())?;
+    Ok(match may_vouch(certificate)? {
+        true => one.roots,
+        false => Vec::new(),
+    })
 }
 
 /// As in Go: where a certificate can say whether it is an authority, it has to say so, and where it
@@ -65,8 +61,8 @@ fn may_vouch(certificate: &CertificateDer<'_>) -> Result<bool, CertificateError>
     Ok(is_authority && signs.is_none_or(|(_, usage)| usage.key_cert_sign()))
 }
 
-/// An authority without a key, which no signature fits.
-const NOBODY: TrustAnchor<'_> = TrustAnchor {
+/// An authority without a key, which no signature fits: to WebPKI nobody at all is an error.
+pub(crate) const NOBODY: TrustAnchor<'_> = TrustAnchor {
     subject: Der::from_slice(b"nobody"),
     subject_public_key_info: Der::from_slice(b""),
     name_constraints: None,
@@ -139,8 +135,7 @@ mod tests {
         ] {
             assert_eq!(may_vouch(&certificate), Ok(expected));
         }
-        let rubbish = CertificateDer::from(vec![0x30]);
-        assert!(authorities(&[with(authority(), &[]), rubbish]).is_err());
+        assert!(anchors(&CertificateDer::from(vec![0x30])).is_err());
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl TlsFlags {
         let flags = flags.join(", ");
         let mut config = None;
         if let Some((path, pem)) = trusted {
-            let made = verifier::config(&pem, shown.as_deref());
+            let made = verifier::config(&pem, path, shown.as_deref());
             config = Some(made.map_err(|error| match error {
                 PeerTlsError::Unusable(_) => LegError::other(format!("{flags}: {error}")),
                 _ => LegError::new(&flag("cacert"), path, &error.to_string()),
