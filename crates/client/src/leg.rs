@@ -38,7 +38,7 @@ impl ProxyLeg {
     fn read(flags: &LegFlags, url: &ProxyUrl, files: &mut Files) -> Result<Self, LegError> {
         let tls = flags.tls.read(files)?;
         let mut headers = flags.headers();
-        let from_file = flags.credentials.read(files)?;
+        let from_file = flags.credentials.read(files)?.map(|proof| proof.header);
         if let Some(authorization) = from_file.or_else(|| url.authorization().cloned()) {
             headers.insert(AUTHORIZATION, authorization);
         }
@@ -100,7 +100,7 @@ impl TargetLeg {
     }
 
     fn read(flags: &LegFlags, url: &PullUrl, files: &mut Files) -> Result<Self, LegError> {
-        let from_file = flags.credentials.read(files)?;
+        let from_file = flags.credentials.read(files)?.map(|proof| proof.header);
         Ok(Self {
             http: ToTarget::new(flags.tls.read(files)?, &url.for_scrape(None))?,
             authorization: from_file.or_else(|| url.authorization().cloned()),

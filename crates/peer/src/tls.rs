@@ -21,6 +21,14 @@ use crate::verifier::{self, PeerTlsError};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerName(String);
 
+impl ServerName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Why a text is not a [`ServerName`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is not a host name; write one like proxy.example.org")]
