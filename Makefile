@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 # The programs, as far as their crates are there.
 BINARIES := $(foreach name,proxy client discovery,$(if $(wildcard crates/$(name)/Cargo.toml),$(name)))
-PACKAGES := $(addprefix -p pushprox-,$(BINARIES))
+PACKAGES = $(addprefix -p pushprox-,$(BINARIES))
 
 # Where the images go: docker builds $(TAGBASE)/proxy:$(VERSION) and so on, as the Go fork does.
 TAGBASE ?= pushprox
@@ -27,6 +27,8 @@ build: ## Build the programs for release and leave them here: ./proxy, ./client,
 		cp "$$folder/$$name" "./$$name"; echo "./$$name"; done
 
 .PHONY: run
+# Discovery is what takes longest to build, and has no part in this.
+run: BINARIES := proxy client
 run: build ## Build, and try a proxy and a client on this machine until Ctrl-C
 	@scripts/demo
 

@@ -122,6 +122,8 @@ async fn rest_of_head(
     let deadline = until.unwrap_or_else(|| Instant::now() + proxy.limits.head_timeout);
     let mut pace = Pace::default();
     pace.is_due(socket.ahead());
+    let mut held = proxy.head_room.hold();
+    held.grow(socket.ahead().len())?;
     // The rest may be long in coming, and a thousand such peers are not to have a buffer each.
     socket.settle(&proxy.buffers);
     loop {
@@ -138,6 +140,7 @@ async fn rest_of_head(
         {
             return Ok(Some(request));
         }
+        held.grow(socket.ahead().len())?;
     }
 }
 

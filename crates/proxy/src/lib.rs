@@ -57,6 +57,7 @@ use clients::ClientList;
 pub use config::Config;
 use crowd::Crowd;
 use http1::buffers::Buffers;
+use http1::head_room::HeadRoom;
 use idle::Idle;
 use limits::{Limit, LimitHits, Limits};
 use metrics::Metrics;
@@ -76,6 +77,7 @@ struct Proxy {
     poll_max_wait: Option<Duration>,
     access: Arc<Access>,
     buffers: Arc<Buffers>,
+    head_room: HeadRoom,
     idle: Idle,
     client_list: ClientList,
     crowd: Arc<Crowd>,
@@ -110,6 +112,7 @@ impl Proxy {
             poll_max_wait: config.poll_max_wait,
             access: Arc::new(access),
             buffers: Arc::default(),
+            head_room: HeadRoom::new(config.limits.unfinished_heads),
             idle: Idle::default(),
             client_list: ClientList::default(),
             crowd: Arc::new(Crowd::new(config.limits.connections)),

@@ -40,6 +40,10 @@ pub struct Limits {
     #[arg(long = "limit.headers", value_name = "NUMBER", default_value = "256", value_parser = number::<16, 1000>)]
     pub headers: usize,
 
+    /// Size of all heads together that have begun to come and not ended, without 2 KiB of each
+    #[arg(long = "limit.unfinished-heads", value_name = "BYTES", default_value = "67108864", value_parser = number::<0, MANY>)]
+    pub unfinished_heads: usize,
+
     /// Size of the body of a poll, which is a name
     #[arg(long = "limit.poll-size", value_name = "BYTES", default_value = "1024", value_parser = number::<1, MEBIBYTE>)]
     pub poll_size: usize,
@@ -67,6 +71,7 @@ pub(crate) enum Limit {
     ScrapesPerHost,
     HeadSize,
     Headers,
+    UnfinishedHeads,
     PollSize,
     PushHeadSize,
     HeadTimeout,
@@ -95,6 +100,7 @@ impl Default for Limits {
             scrapes_per_host: 128,
             head_size: 64 * 1024,
             headers: 256,
+            unfinished_heads: 64 * 1024 * 1024,
             poll_size: 1024,
             push_head_size: 64 * 1024,
             head_timeout: Duration::from_secs(10),
@@ -124,13 +130,14 @@ impl Limits {
 }
 
 impl Limit {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Connections,
         Self::Names,
         Self::Scrapes,
         Self::ScrapesPerHost,
         Self::HeadSize,
         Self::Headers,
+        Self::UnfinishedHeads,
         Self::PollSize,
         Self::PushHeadSize,
         Self::HeadTimeout,
@@ -146,6 +153,7 @@ impl Limit {
             Self::ScrapesPerHost => "scrapes-per-host",
             Self::HeadSize => "head-size",
             Self::Headers => "headers",
+            Self::UnfinishedHeads => "unfinished-heads",
             Self::PollSize => "poll-size",
             Self::PushHeadSize => "push-head-size",
             Self::HeadTimeout => "head-timeout",

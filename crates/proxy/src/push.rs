@@ -20,6 +20,7 @@ use crate::answer::{Passed, PushEnd, PushedBody, ScrapeAnswer, check};
 use crate::connection::{drain, refuse_body};
 use crate::http1::answer::Answer;
 use crate::http1::body::{BrokenBody, RequestBody};
+use crate::http1::head_room::NoRoom;
 use crate::http1::pace::Pace;
 use crate::http1::request::Request;
 use crate::http1::socket::Socket;
@@ -40,6 +41,8 @@ enum Refusal {
     Body(#[from] BrokenBody),
     #[error("the head of the pushed answer did not come within {}", duration::format(*.0))]
     TooSlow(Duration),
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     #[error("the pushed answer stood still: {0}")]
     Stalled(Stalled),
     #[error("no scrape waits for this id: it is unknown, over, or was answered before")]
@@ -183,12 +186,14 @@ async fn read_head(
             arrived = body.piece().await?.ok_or(MessageError::HeadUnfinished)?;
         }
         let mut pace = Pace::default();
+        let mut held = proxy.head_room.hold();
         loop {
             if pace.is_due(&arrived)
                 && let Some(parsed) = parse(&arrived, limits)?
             {
                 return Ok(parsed);
             }
+            held.grow(arrived.len())?;
             // A buffer of its own, since this may be a long wait.
             gathered = BytesMut::from(&*arrived);
             arrived = Bytes::new();
@@ -309,6 +314,7 @@ impl Refusal {
             }
             Self::Message(_) | Self::Answer(_) | Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::TooSlow(_) | Self::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::NoRoom(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Gone | Self::HungUp => StatusCode::GONE,
             Self::Denied(denied) => denied.status(Place::Own),
         }
@@ -318,6 +324,7 @@ impl Refusal {
         match self {
             Self::Message(MessageError::HeadTooLarge(_)) => Some(Limit::PushHeadSize),
             Self::TooManyHeaders(_) => Some(Limit::Headers),
+            Self::NoRoom(_) => Some(Limit::UnfinishedHeads),
             Self::TooSlow(_) | Self::Stalled(_) => Some(Limit::ProgressTimeout),
             _ => None,
         }

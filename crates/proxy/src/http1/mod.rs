@@ -9,6 +9,7 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod buffers;
+pub(crate) mod head_room;
 pub(crate) mod link;
 pub(crate) mod pace;
 pub(crate) mod request;

@@ -13,6 +13,7 @@ use pushprox_protocol::message::request::{Scrape, ScrapeError};
 use pushprox_protocol::message::response::Framing;
 use pushprox_protocol::message::{FEW_HEADERS, MAX_HEADERS};
 
+use super::head_room::NoRoom;
 use crate::limits::{Limit, Limits};
 
 /// A request whose head has arrived.
@@ -59,6 +60,8 @@ pub(crate) enum BadRequest {
     TooManyHeaders(usize),
     #[error("the head of the request did not come within {}", duration::format(*.0))]
     TooSlow(Duration),
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// What one program takes for the end of a line, another takes for a part of it.
     #[error("a line of the head does not end in CR LF")]
     LineEnd,
@@ -74,6 +77,7 @@ impl BadRequest {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
             }
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::NoRoom(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Syntax(httparse::Error::Version) => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Syntax(_) | Self::LineEnd | Self::Framing => StatusCode::BAD_REQUEST,
         }
@@ -85,6 +89,7 @@ impl BadRequest {
             Self::TooLarge(_) => Some(Limit::HeadSize),
             Self::TooManyHeaders(_) => Some(Limit::Headers),
             Self::TooSlow(_) => Some(Limit::HeadTimeout),
+            Self::NoRoom(_) => Some(Limit::UnfinishedHeads),
             Self::Syntax(_) | Self::LineEnd | Self::Framing => None,
         }
     }

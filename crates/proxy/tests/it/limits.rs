@@ -6,7 +6,8 @@ use std::time::Duration;
 use pushprox_proxy::Config;
 use pushprox_testkit::wait::{SOON, until};
 use pushprox_testkit::wire::Message;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 
 use crate::support::{Proxy, answer, config, instruction, poll, push, start_with};
 
@@ -66,6 +67,7 @@ async fn every_limit_is_counted_from_the_start() {
         "scrapes-per-host",
         "head-size",
         "headers",
+        "unfinished-heads",
         "poll-size",
         "push-head-size",
         "head-timeout",
@@ -243,6 +245,55 @@ async fn a_head_that_does_not_end_in_time_gets_408_and_silence_gets_nothing() {
     assert!(slow.rest().await.is_empty());
     assert!(silent.rest().await.is_empty());
     proxy.hit("head-timeout", 2.0).await;
+}
+
+#[tokio::test]
+async fn heads_that_do_not_end_share_their_room_and_whole_ones_need_none() {
+    let mut config = config();
+    config.limits.unfinished_heads = 100_000;
+    config.limits.head_timeout = Duration::from_secs(300);
+    let proxy = start_with(config).await;
+    let mut poll = proxy.park("node").await;
+    let mut scrape = proxy.scrape("http://node/", 60.0).await;
+    let given = instruction(&mut poll).await;
+    let unfinished = format!("GET / HTTP/1.1\r\nA: {}", "x".repeat(30_000));
+    let mut peers = JoinSet::new();
+    for _ in 0..4 {
+        let (mut peer, unfinished) = (proxy.connect().await, unfinished.clone());
+        peers.spawn(async move {
+            peer.send(unfinished.as_bytes()).await.unwrap();
+            peer.receive().await.unwrap()
+        });
+    }
+    let refused = peers.join_next().await.unwrap().unwrap();
+    assert_told(&refused, 503, "unfinished-heads");
+    proxy.hit("unfinished-heads", 1.0).await;
+
+    // The head of a pushed answer takes up such room as well.
+    let mut pusher = proxy.connect().await;
+    let head = "POST /push HTTP/1.1\r\nHost: p\r\nContent-Length: 40000\r\n\r\n";
+    let x = "x".repeat(30_000);
+    let begun = format!("{head}HTTP/1.1 200 OK\r\nId: {}\r\nA: {x}", given.id);
+    pusher.send(begun.as_bytes()).await.unwrap();
+    assert_told(&pusher.receive().await.unwrap(), 503, "unfinished-heads");
+    let failed = scrape.receive().await.unwrap();
+    assert_eq!(failed.status(), 502);
+    assert!(
+        failed.reason().ends_with("(--limit.unfinished-heads)"),
+        "{}",
+        failed.reason()
+    );
+
+    // One that comes at once needs none, and those that have gone leave theirs.
+    proxy.is_well().await;
+    drop(peers);
+    until("there is room again", SOON, async || {
+        let mut peer = proxy.connect().await;
+        peer.send(unfinished.as_bytes()).await.unwrap();
+        let answer = timeout(Duration::from_millis(500), peer.receive()).await;
+        answer.is_err().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -45,6 +45,38 @@ async fn thousand_half_open(said: &str) {
 }
 
 #[tokio::test]
+async fn two_thousand_large_halves_of_a_head_share_their_room() {
+    // None of them ends by its time.
+    let proxy = Proxy::start(&["--limit.head-timeout=10m"]).await;
+    let at_rest = proxy.daemon.own_memory();
+    let more = "x".repeat(30_000);
+    let begun = format!("GET / HTTP/1.1\r\nA: {more}");
+    let refused = Cell::new(0.0);
+    withstands(&proxy, async || {
+        let mut peers = Vec::new();
+        for _ in 0..2_000 {
+            let mut peer = Connection::open(proxy.address).await.unwrap();
+            peer.send(begun.as_bytes()).await.unwrap();
+            peers.push(peer);
+        }
+        for peer in &mut peers {
+            // One that has no room is told, and need not take all of it.
+            peer.send(more.as_bytes()).await.ok();
+        }
+        let before = refused.get();
+        let hits = until("those without room are told", SOON, async || {
+            let hits = proxy.metric(HEADS_HIT).await?;
+            (hits >= before + 800.0).then_some(hits)
+        })
+        .await;
+        refused.set(hits);
+        let taken = proxy.daemon.own_memory().saturating_sub(at_rest);
+        assert!(taken < 80 * 1024, "{taken} KiB are taken");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_thousand_polls_with_a_bad_name_wait_for_their_refusal_in_little_memory() {
     let proxy = Proxy::start(&[]).await;
     let address = proxy.address;
@@ -173,6 +205,8 @@ where
         }
     }
 }
+
+const HEADS_HIT: &str = "pushprox_limit_hits_total{limit=\"unfinished-heads\"}";
 
 /// The proxy waits 10 s for the head of a first request.
 const HALF_OPEN: Duration = Duration::from_secs(90);
