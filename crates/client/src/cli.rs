@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use pushprox_daemon::cli::{go_duration, positive_go_duration};
+use pushprox_daemon::cli::{file_name, go_duration, positive_go_duration};
 use pushprox_daemon::logging::LogArgs;
 use pushprox_daemon::own_pages::MetricsAddress;
+use pushprox_peer::args::ToProxyArgs;
+use pushprox_peer::credentials::ExtraHeader;
+use pushprox_peer::tls::ServerName;
 use pushprox_protocol::Fqdn;
 
-use crate::credentials::ExtraHeader;
 use crate::proxy_url::ProxyUrl;
 use crate::pull_url::PullUrl;
-use crate::tls::ServerName;
 
 /// Fetches metrics for a Prometheus that cannot reach them: polls a PushProx proxy for scrapes,
 /// pulls each from one fixed URL, and pushes the answer.
@@ -81,42 +82,9 @@ pub struct Args {
     #[arg(long = "web.config.file", value_name = "FILE", value_parser = file_name)]
     pub web_config: Option<PathBuf>,
 
-    /// File with the certificates to trust the proxy by, instead of the system's (PEM).
-    #[arg(long = "tls.cacert", value_name = "FILE", value_parser = file_name)]
-    pub tls_cacert: Option<PathBuf>,
-
-    /// File with a certificate to show to the proxy (PEM).
-    #[arg(long = "tls.cert", value_name = "FILE", value_parser = file_name, requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
-
-    /// File with the key of that certificate (PEM).
-    #[arg(long = "tls.key", value_name = "FILE", value_parser = file_name, requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
-
-    /// Name that the proxy's certificate must have, instead of the one in the URL.
-    #[arg(long = "tls.server-name", value_name = "NAME")]
-    pub tls_server_name: Option<ServerName>,
-
-    /// Take any certificate of the proxy's: whoever answers is believed.
-    #[arg(long = "tls.insecure-skip-verify")]
-    pub tls_insecure_skip_verify: bool,
-
-    /// File with a token for the proxy.
-    #[arg(
-        long = "proxy.bearer-token-file",
-        value_name = "FILE",
-        value_parser = file_name,
-        conflicts_with = "proxy_basic_auth_file"
-    )]
-    pub proxy_bearer_token_file: Option<PathBuf>,
-
-    /// File with user:password for the proxy.
-    #[arg(long = "proxy.basic-auth-file", value_name = "FILE", value_parser = file_name)]
-    pub proxy_basic_auth_file: Option<PathBuf>,
-
-    /// Header to send to the proxy; may be given several times.
-    #[arg(long = "proxy.header", value_name = "NAME: VALUE")]
-    pub proxy_header: Vec<ExtraHeader>,
+    /// How the proxy is spoken to.
+    #[command(flatten)]
+    pub to_proxy: ToProxyArgs,
 
     /// File with the certificates to trust the target by, instead of the system's (PEM).
     #[arg(long = "pull.tls.cacert", value_name = "FILE", value_parser = file_name)]
@@ -167,11 +135,4 @@ pub struct Args {
     /// How the log is written.
     #[command(flatten)]
     pub log: LogArgs,
-}
-
-fn file_name(text: &str) -> Result<PathBuf, &'static str> {
-    match text {
-        "" => Err("the value is empty; give the name of a file"),
-        _ => Ok(text.into()),
-    }
 }

@@ -7,20 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use http::header::AUTHORIZATION;
 use pushprox_daemon::cli::UsageError;
 use pushprox_daemon::listen::ListenAddress;
 use pushprox_daemon::reload::Reloaded;
+use pushprox_peer::credentials::CredentialFiles;
+use pushprox_peer::leg::{LegError, LegFlags};
+use pushprox_peer::tls::TlsFlags;
 use pushprox_protocol::Fqdn;
 use pushprox_protocol::timeout::ScrapeTimeouts;
-use tracing::warn;
 
 use crate::cli::Args;
-use crate::credentials::CredentialFiles;
-use crate::leg::{LegError, LegFlags, ProxyLeg, TargetLeg};
+use crate::leg::{ProxyLeg, TargetLeg};
 use crate::proxy_url::ProxyUrl;
 use crate::pull_url::PullUrl;
-use crate::tls::TlsFlags;
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -60,15 +59,15 @@ impl Config {
     ///
     /// A file cannot be read, or does not hold what its flag is for; the token fits no header.
     pub fn new(mut args: Args, prom_token: Option<OsString>) -> anyhow::Result<Self> {
-        let to_proxy = LegFlags::to_proxy(&mut args);
-        to_proxy.check("--proxy-url", args.proxy_url.authorization())?;
+        let to_target = to_target(&mut args);
+        let to_proxy = LegFlags::from(args.to_proxy);
+        to_proxy.check("--proxy-url", args.proxy_url.authorization().is_some())?;
         if to_proxy.tls.server_name.is_some() && crate::http::leads_elsewhere(&args.proxy_url) {
             let what = "--tls.server-name does not go with the HTTP proxy in the environment \
                         (HTTPS_PROXY or ALL_PROXY); unset that one";
             return Err(UsageError(what.to_owned()).into());
         }
-        let to_target = LegFlags::to_target(&mut args);
-        to_target.check("--pull-url", args.pull_url.authorization())?;
+        to_target.check("--pull-url", args.pull_url.authorization().is_some())?;
         Ok(Self {
             to_proxy: Arc::new(ProxyLeg::load(to_proxy, args.proxy_url.clone())?),
             to_target: Arc::new(TargetLeg::load(to_target, args.pull_url.clone())?),
@@ -90,66 +89,22 @@ impl Config {
     }
 }
 
-impl LegFlags {
-    fn to_proxy(args: &mut Args) -> Self {
-        Self {
-            tls: TlsFlags {
-                prefix: "--tls",
-                cacert: args.tls_cacert.take(),
-                cert: args.tls_cert.take(),
-                key: args.tls_key.take(),
-                server_name: args.tls_server_name.take(),
-                insecure_skip_verify: args.tls_insecure_skip_verify,
-            },
-            credentials: CredentialFiles {
-                prefix: "--proxy",
-                bearer: args.proxy_bearer_token_file.take(),
-                basic: args.proxy_basic_auth_file.take(),
-            },
-            headers: std::mem::take(&mut args.proxy_header),
-        }
-    }
-
-    fn to_target(args: &mut Args) -> Self {
-        Self {
-            tls: TlsFlags {
-                prefix: "--pull.tls",
-                cacert: args.pull_tls_cacert.take(),
-                cert: args.pull_tls_cert.take(),
-                key: args.pull_tls_key.take(),
-                server_name: args.pull_tls_server_name.take(),
-                insecure_skip_verify: args.pull_tls_insecure_skip_verify,
-            },
-            credentials: CredentialFiles {
-                prefix: "--pull",
-                bearer: args.pull_bearer_token_file.take(),
-                basic: args.pull_basic_auth_file.take(),
-            },
-            headers: std::mem::take(&mut args.pull_header),
-        }
-    }
-
-    /// There is one place for credentials, and only one may fill it.
-    fn check(&self, url: &str, in_url: Option<&HeaderValue>) -> Result<(), UsageError> {
-        let prefix = self.credentials.prefix;
-        let in_header = self
-            .headers
-            .iter()
-            .any(|header| header.name == AUTHORIZATION);
-        let ways = [self.credentials.is_some(), in_url.is_some(), in_header];
-        if ways.into_iter().filter(|given| *given).count() > 1 {
-            return Err(UsageError(format!(
-                "{prefix}.bearer-token-file, {prefix}.basic-auth-file, a user in {url} and \
-                 {prefix}.header Authorization exclude each other; give one of them"
-            )));
-        }
-        if self.tls.insecure_skip_verify {
-            warn!(
-                flag = format!("{}.insecure-skip-verify", self.tls.prefix),
-                "certificates are not verified: whoever answers is believed"
-            );
-        }
-        Ok(())
+fn to_target(args: &mut Args) -> LegFlags {
+    LegFlags {
+        tls: TlsFlags {
+            prefix: "--pull.tls",
+            cacert: args.pull_tls_cacert.take(),
+            cert: args.pull_tls_cert.take(),
+            key: args.pull_tls_key.take(),
+            server_name: args.pull_tls_server_name.take(),
+            insecure_skip_verify: args.pull_tls_insecure_skip_verify,
+        },
+        credentials: CredentialFiles {
+            prefix: "--pull",
+            bearer: args.pull_bearer_token_file.take(),
+            basic: args.pull_basic_auth_file.take(),
+        },
+        headers: std::mem::take(&mut args.pull_header),
     }
 }
 

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use hyper::ext::ReasonPhrase;
 use pushprox_daemon::listen::{KEEPALIVE_RETRIES, USER_TIMEOUT};
+use pushprox_peer::leg::LegError;
+use pushprox_peer::tls::Tls;
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Request, Response};
 use tower::util::MapRequestLayer;
 use url::Url;
 
 use crate::error::find;
-use crate::leg::LegError;
 use crate::proxy_url::ProxyUrl;
-use crate::tls::Tls;
 
 /// The clients for polls and pushes. They go through the HTTP proxy that the environment names.
 #[derive(Debug, Clone)]

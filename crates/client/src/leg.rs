@@ -2,62 +2,19 @@
 //! while the client runs, and are then made anew; what is under way keeps what it began with.
 
 use std::fmt;
-use std::path::Path;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method};
-use pushprox_daemon::config_file::FileError;
 use pushprox_daemon::reload::{Files, Reloaded};
+use pushprox_peer::leg::{LegError, LegFlags};
+use pushprox_peer::tls::Tls;
 use url::Url;
 
 use crate::answer::PushBody;
-use crate::credentials::{CredentialFiles, ExtraHeader};
 use crate::http::{ToProxy, ToTarget, on_a_live_connection};
 use crate::proxy_url::ProxyUrl;
 use crate::pull_url::PullUrl;
 use crate::repeatable::Repeatable;
-use crate::tls::{Tls, TlsFlags};
-
-/// A file of a leg's that cannot be used: its flag, and what is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct LegError(String);
-
-impl LegError {
-    pub(crate) fn new(flag: &str, path: &Path, what: &str) -> Self {
-        Self(format!("{flag}: {} {what}", path.display()))
-    }
-
-    pub(crate) fn read(flag: &str, error: &FileError) -> Self {
-        Self(format!("{flag}: {error}"))
-    }
-
-    pub(crate) fn other(what: String) -> Self {
-        Self(what)
-    }
-}
-
-/// What a leg's flags have in common.
-#[derive(Debug, Clone, Default)]
-pub struct LegFlags {
-    /// TLS.
-    pub tls: TlsFlags,
-    /// Credentials.
-    pub credentials: CredentialFiles,
-    /// Headers to add.
-    pub headers: Vec<ExtraHeader>,
-}
-
-impl LegFlags {
-    fn headers(&self) -> HeaderMap {
-        let headers = self.headers.iter();
-        let mut map = HeaderMap::new();
-        for ExtraHeader { name, value } in headers {
-            map.append(name.clone(), value.clone());
-        }
-        map
-    }
-}
 
 /// The leg to the proxy.
 pub struct ProxyLeg {
@@ -81,7 +38,7 @@ impl ProxyLeg {
     fn read(flags: &LegFlags, url: &ProxyUrl, files: &mut Files) -> Result<Self, LegError> {
         let tls = flags.tls.read(files)?;
         let mut headers = flags.headers();
-        let from_file = flags.credentials.read(files)?;
+        let from_file = flags.credentials.read(files)?.map(|proof| proof.header);
         if let Some(authorization) = from_file.or_else(|| url.authorization().cloned()) {
             headers.insert(AUTHORIZATION, authorization);
         }
@@ -143,7 +100,7 @@ impl TargetLeg {
     }
 
     fn read(flags: &LegFlags, url: &PullUrl, files: &mut Files) -> Result<Self, LegError> {
-        let from_file = flags.credentials.read(files)?;
+        let from_file = flags.credentials.read(files)?.map(|proof| proof.header);
         Ok(Self {
             http: ToTarget::new(flags.tls.read(files)?, &url.for_scrape(None))?,
             authorization: from_file.or_else(|| url.authorization().cloned()),

@@ -12,7 +12,6 @@ pub mod answer;
 pub mod backoff;
 pub mod cli;
 pub mod config;
-pub mod credentials;
 pub mod error;
 pub mod executor;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -31,7 +30,6 @@ pub mod readiness;
 pub mod repeatable;
 pub mod scraper;
 pub mod target_body;
-pub mod tls;
 pub mod trouble;
 pub mod urls;
 

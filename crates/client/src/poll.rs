@@ -10,6 +10,7 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pushprox_daemon::reload::Reloaded;
+use pushprox_peer::leg::LegError;
 use pushprox_protocol::Fqdn;
 use pushprox_protocol::headers::{PREFER, PREFERENCE_APPLIED, wait_seconds};
 use pushprox_protocol::message::MessageError;
@@ -19,7 +20,7 @@ use url::Url;
 
 use crate::error::{PollError, why};
 use crate::http::discard;
-use crate::leg::{LegError, ProxyLeg};
+use crate::leg::ProxyLeg;
 use crate::proxy_url::ProxyUrl;
 use crate::readiness::Readiness;
 use crate::urls::HttpUrl;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 use pushprox_daemon::reload::Reloaded;
+use pushprox_peer::leg::LegError;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::Answer;
 use crate::error::PushError;
 use crate::http::discard;
-use crate::leg::{LegError, ProxyLeg};
+use crate::leg::ProxyLeg;
 use crate::proxy_url::ProxyUrl;
 
 /// Pushes to one proxy.

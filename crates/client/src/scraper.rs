@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST};
 use http::{HeaderMap, Method};
 use pushprox_daemon::reload::Reloaded;
+use pushprox_peer::leg::LegError;
 use pushprox_protocol::headers::{
     ID, PULL_TOKEN, SCRAPE_TIMEOUT, SCRAPE_TIMEOUT_SECONDS, strip_hop_by_hop,
 };
@@ -17,7 +18,7 @@ use crate::answer::Answer;
 use crate::config::PullToken;
 use crate::error::PullError;
 use crate::http::on_a_live_connection;
-use crate::leg::{LegError, TargetLeg};
+use crate::leg::TargetLeg;
 use crate::pull_url::PullUrl;
 use crate::urls::shown;
 

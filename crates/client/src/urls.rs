@@ -1,10 +1,9 @@
 //! What the two URLs of the command line have in common: how they are read, how their credentials
 //! are taken out, how they are shown without a secret.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
 use percent_encoding::percent_decode_str;
+use pushprox_peer::credentials::basic;
 use url::Url;
 
 /// Why a text is not a URL to use. The text is not repeated, because it may hold a password.
@@ -97,10 +96,7 @@ fn authorization(url: &Url) -> Result<Option<HeaderValue>, UrlError> {
     }
     let password = percent_decode_str(url.password().unwrap_or_default());
     let pair: Vec<u8> = user.into_iter().chain([b':']).chain(password).collect();
-    let text = format!("Basic {}", BASE64_STANDARD.encode(pair));
-    let mut value = HeaderValue::try_from(text).map_err(|_| UrlError::Syntax)?;
-    value.set_sensitive(true);
-    Ok(Some(value))
+    Ok(Some(basic(pair)))
 }
 
 #[cfg(test)]
@@ -112,9 +108,7 @@ mod tests {
         let parsed = HttpUrl::parse("http://us%20er:p%40ss:w@host:81/x?token=1").unwrap();
         assert_eq!(parsed.url.as_str(), "http://host:81/x?token=1");
         assert_eq!(parsed.shown(), "http://host:81/x");
-        let decoded = BASE64_STANDARD.decode("dXMgZXI6cEBzczp3").unwrap();
-        assert_eq!(decoded, b"us er:p@ss:w");
-        assert_eq!(parsed.authorization.unwrap(), "Basic dXMgZXI6cEBzczp3");
+        assert_eq!(parsed.authorization.unwrap(), basic("us er:p@ss:w"));
         // Files end in a line break, and so do variables that are filled from them.
         let url = HttpUrl::parse(" HTTP://host/x\n").unwrap().url;
         assert_eq!(url.as_str(), "http://host/x");

@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -101,6 +102,18 @@ pub fn positive_go_duration(text: &str) -> Result<Duration, String> {
         Ok(Duration::ZERO) => Err("it is zero; write one like 5m, 1m30s or 500ms".to_owned()),
         Ok(duration) => Ok(duration),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Value parser for names of files.
+///
+/// # Errors
+///
+/// A text of the form that [`parse`] completes with the value.
+pub fn file_name(text: &str) -> Result<PathBuf, &'static str> {
+    match text {
+        "" => Err("the value is empty; give the name of a file"),
+        _ => Ok(text.into()),
     }
 }
 

@@ -15,8 +15,8 @@
 //! | [`config_file`], [`reload`] | strict YAML files, read again when they change |
 //! | [`web_config`], [`web`] | `--web.config.file`: TLS, users, headers, a rate limit; and how they apply |
 //! | [`guard`], [`credentials`], [`passwords`], `attempts`, `rate` | who proves what, and how often it may try |
-//! | [`peer_tls`] | TLS toward a peer, by certificates of one's own choice |
-//! | [`san`], [`secret`], `digest` | names in certificates, texts that are not shown, and what is kept in their place |
+//! | [`trusted`], [`pinned`], [`san`] | certificates to trust, by others or themselves; names in certificates |
+//! | [`secret`], `digest` | texts that are not shown, and what is kept in their place |
 
 mod attempts;
 pub mod cli;
@@ -33,8 +33,7 @@ pub mod logging;
 pub mod metrics;
 pub mod own_pages;
 pub mod passwords;
-pub mod peer_tls;
-mod pinned;
+pub mod pinned;
 mod process;
 mod rate;
 mod recent;
@@ -44,6 +43,7 @@ pub mod san;
 pub mod secret;
 pub mod shutdown;
 pub mod systemd;
+pub mod trusted;
 pub mod web;
 pub mod web_config;
 

@@ -14,7 +14,7 @@ use x509_cert::{Certificate, Version};
 
 /// What a certificate is shown for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Usage {
+pub enum Usage {
     /// To be a server.
     Server,
     /// To be a client.
@@ -22,31 +22,27 @@ pub(crate) enum Usage {
 }
 
 /// Whether a certificate is one of `trusted` to the byte, and so needs nobody to vouch for it.
-pub(crate) fn is_among(certificate: &CertificateDer<'_>, trusted: &[CertificateDer<'_>]) -> bool {
+pub fn is_among(certificate: &CertificateDer<'_>, trusted: &[CertificateDer<'_>]) -> bool {
     trusted
         .iter()
         .any(|one| one.as_ref() == certificate.as_ref())
 }
 
-/// Those of `trusted` that may vouch for others, which is never nobody at all to WebPKI. Whoever has
-/// the key of another could else make certificates for all names.
+/// What a certificate may vouch for others by: nothing where it is no authority's. Whoever has the
+/// key of such a one could else make certificates for all names.
 ///
 /// # Errors
 ///
-/// One of them cannot be used, authority or not.
-pub(crate) fn authorities(trusted: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
-    let mut authorities = RootCertStore::empty();
-    for certificate in trusted {
-        let mut one = RootCertStore::empty();
-        one.add(certificate.clone())?;
-        if may_vouch(certificate)? {
-            authorities.extend(one.roots);
-        }
-    }
-    if authorities.is_empty() {
-        authorities.extend([NOBODY]);
-    }
-    Ok(authorities)
+/// It cannot be used, authority or not.
+pub(crate) fn anchors(
+    certificate: &CertificateDer<'_>,
+) -> Result<Vec<TrustAnchor<'static>>, Error> {
+    let mut one = RootCertStore::empty();
+    one.add(certificate.clone().into_owned())?;
+    Ok(match may_vouch(certificate)? {
+        true => one.roots,
+        false => Vec::new(),
+    })
 }
 
 /// As in Go: where a certificate can say whether it is an authority, it has to say so, and where it
@@ -65,8 +61,8 @@ fn may_vouch(certificate: &CertificateDer<'_>) -> Result<bool, CertificateError>
     Ok(is_authority && signs.is_none_or(|(_, usage)| usage.key_cert_sign()))
 }
 
-/// An authority without a key, which no signature fits.
-const NOBODY: TrustAnchor<'_> = TrustAnchor {
+/// An authority without a key, which no signature fits: to WebPKI nobody at all is an error.
+pub(crate) const NOBODY: TrustAnchor<'_> = TrustAnchor {
     subject: Der::from_slice(b"nobody"),
     subject_public_key_info: Der::from_slice(b""),
     name_constraints: None,
@@ -78,7 +74,7 @@ const NOBODY: TrustAnchor<'_> = TrustAnchor {
 /// # Errors
 ///
 /// What is wrong with it.
-pub(crate) fn check(
+pub fn check(
     certificate: &CertificateDer<'_>,
     usage: Usage,
     now: UnixTime,
@@ -139,8 +135,7 @@ mod tests {
         ] {
             assert_eq!(may_vouch(&certificate), Ok(expected));
         }
-        let rubbish = CertificateDer::from(vec![0x30]);
-        assert!(authorities(&[with(authority(), &[]), rubbish]).is_err());
+        assert!(anchors(&CertificateDer::from(vec![0x30])).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::Shutdown;
@@ -25,6 +26,7 @@ pub struct Reloaded<T, E = FileError> {
     load: Box<Load<T, E>>,
     current: RwLock<Arc<T>>,
     generation: AtomicU64,
+    replaced: Notify,
     /// The files as they were at the last attempt, good or not.
     files: Mutex<Files>,
 }
@@ -85,6 +87,7 @@ impl<T, E: Error + 'static> Reloaded<T, E> {
             load: Box::new(load),
             current: RwLock::new(Arc::new(first)),
             generation: AtomicU64::new(0),
+            replaced: Notify::new(),
             files: Mutex::new(files),
         })
     }
@@ -100,6 +103,7 @@ impl<T, E: Error + 'static> Reloaded<T, E> {
             load: Box::new(move |_, _| Ok(same.clone())),
             current: RwLock::new(Arc::new(value)),
             generation: AtomicU64::new(0),
+            replaced: Notify::new(),
             files: Mutex::default(),
         }
     }
@@ -112,6 +116,18 @@ impl<T, E: Error + 'static> Reloaded<T, E> {
     /// How often the value has been replaced.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Waits until the value is another one than that of `generation`. Cancel safe.
+    pub async fn replaced(&self, generation: u64) {
+        loop {
+            // Begins to listen before it looks, so that nothing comes in between.
+            let replaced = self.replaced.notified();
+            if self.generation() != generation {
+                return;
+            }
+            replaced.await;
+        }
     }
 
     /// Loads again if a file has changed. Whether a new value is in force; the log tells.
@@ -129,6 +145,7 @@ impl<T, E: Error + 'static> Reloaded<T, E> {
                 *files = read;
                 *self.current.write() = Arc::new(value);
                 self.generation.fetch_add(1, Ordering::Release);
+                self.replaced.notify_waiters();
                 info!(what = self.what, "read again after a change");
                 true
             }
@@ -307,7 +324,8 @@ mod tests {
         shutdown.spawn(Arc::clone(&value).watch(shutdown.clone()));
         fs::write(folder.path().join("first"), "5").unwrap();
         // Time is paused: it goes on when the watch waits, and stands still while it reads.
-        tokio::time::sleep(INTERVAL + 2 * SETTLING).await;
+        let replaced = tokio::time::timeout(INTERVAL + 2 * SETTLING, value.replaced(0)).await;
+        assert_eq!(replaced, Ok(()));
         assert_eq!(*value.current(), 6);
         assert!(shutdown.drain(Duration::from_secs(5)).await);
     }

@@ -7,6 +7,7 @@ use clap::Parser;
 use pushprox_daemon::cli::positive_go_duration;
 use pushprox_daemon::logging::LogArgs;
 use pushprox_daemon::own_pages::MetricsAddress;
+use pushprox_peer::args::ToProxyArgs;
 
 use crate::index::PortChoice;
 use crate::render::JobName;
@@ -15,7 +16,12 @@ use crate::urls::{ProxyUrl, ReloadUrl};
 /// Runs beside Prometheus in Kubernetes: finds every PushProx proxy and every client, and keeps
 /// Prometheus's configuration up to date.
 #[derive(Debug, Parser)]
-#[command(name = "discovery")]
+#[command(
+    name = "discovery",
+    mut_arg("proxy_bearer_token_file", |flag| flag.help(BEARER_TOKEN_FILE)),
+    mut_arg("proxy_basic_auth_file", |flag| flag.help(BASIC_AUTH_FILE)),
+    mut_arg("proxy_header", |flag| flag.help(HEADER)),
+)]
 pub struct Args {
     /// URL by which Prometheus is told to reload; empty for never.
     #[arg(
@@ -97,17 +103,9 @@ pub struct Args {
     )]
     pub proxy_url: ProxyUrl,
 
-    /// File with the certificates to trust the proxies by, instead of the system's (PEM).
-    #[arg(long = "tls.cacert", value_name = "FILE")]
-    pub tls_cacert: Option<PathBuf>,
-
-    /// File with a certificate to show to the proxies (PEM).
-    #[arg(long = "tls.cert", value_name = "FILE", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
-
-    /// File with the key of that certificate (PEM).
-    #[arg(long = "tls.key", value_name = "FILE", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
+    /// How proxies are spoken to.
+    #[command(flatten)]
+    pub to_proxies: ToProxyArgs,
 
     /// File that tells how to reach the Kubernetes API from outside a cluster.
     #[arg(long, value_name = "FILE")]
@@ -134,6 +132,15 @@ pub struct Args {
     #[command(flatten)]
     pub log: LogArgs,
 }
+
+const BEARER_TOKEN_FILE: &str = "File with a token for the proxy, to ask it for its clients. Scrapes \
+    cannot carry it: they need a certificate, a user, or a listener for scrapers";
+
+const BASIC_AUTH_FILE: &str = "File with user:password for the proxy; Prometheus's configuration gets \
+    them, too";
+
+const HEADER: &str = "Header to send to the proxy with discovery's own requests; may be given several \
+    times";
 
 /// Values of `--mode`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]

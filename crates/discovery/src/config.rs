@@ -1,23 +1,25 @@
 //! What discovery runs with: the command line and the files that it names, checked.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use pushprox_daemon::cli::UsageError;
 use pushprox_daemon::listen::ListenAddress;
-use pushprox_daemon::peer_tls::{self, PeerTlsError};
-use reqwest::Identity;
+use pushprox_peer::leg::LegFlags;
+use pushprox_peer::tls::{ServerName, TlsFlags};
 use serde_yaml::Mapping;
 
 use crate::cli::{Args, Mode};
-use crate::fetch::{Fetcher, Tls};
+use crate::fetch::Fetcher;
 use crate::files::Files;
 use crate::index::PortChoice;
 use crate::publish;
 use crate::reload::Reloader;
 use crate::render::{Style, Targets};
+use crate::to_proxies::{Reloading, ToProxies};
 use crate::tracker::Times;
+use crate::urls::ProxyUrl;
 use crate::watch;
 
 /// A checked configuration.
@@ -29,6 +31,8 @@ pub struct Config {
     pub port: PortChoice,
     /// Asks proxies; none where Prometheus does so itself.
     pub fetcher: Option<Fetcher>,
+    /// How proxies are spoken to.
+    pub to_proxies: Arc<Reloading>,
     /// When what happens.
     pub times: Times,
     /// What is published.
@@ -58,36 +62,24 @@ impl Config {
             return Err(usage("--source: it is the target as well; name another file").into());
         }
         let sd_folder = sd_folder(&args.sd_dir)?;
-        let proxies = args.tls_cacert.as_deref().or(args.tls_cert.as_deref());
-        if proxies.is_some() && args.proxy_url.server_name().is_none() {
-            let text = "--proxy-url: it has no https, and so the --tls flags mean nothing; write https://name-in-certificate/";
-            return Err(usage(text).into());
-        }
-        let tls = read_tls(
-            args.tls_cacert.as_deref(),
-            args.tls_cert.as_deref().zip(args.tls_key.as_deref()),
-        )?;
-        let mut tls_config = Mapping::new();
-        if let Some(name) = args.proxy_url.server_name() {
-            tls_config.insert("server_name".into(), name.into());
-            for (key, flag, file) in [
-                ("ca_file", "--tls.cacert", &args.tls_cacert),
-                ("cert_file", "--tls.cert", &args.tls_cert),
-                ("key_file", "--tls.key", &args.tls_key),
-            ] {
-                if let Some(path) = file {
-                    tls_config.insert(key.into(), text(flag, &absolute(flag, path)?)?.into());
-                }
-            }
-        }
+        let flags = LegFlags::from(args.to_proxies);
+        check_proxies(&flags, &args.proxy_url, args.mode)?;
+        let tls_config = tls_config(&flags.tls, &args.proxy_url)?;
         let refresh_interval = args.resync_interval.as_secs().max(1);
         let files = Files::new(target, sd_folder);
+        let targets = match args.mode {
+            Mode::Config | Mode::ScrapeConfigs => Targets::Files(files.sd.clone()),
+            Mode::HttpSd => Targets::Http {
+                refresh_interval,
+                token_file: file_in_config(BEARER_FLAG, flags.credentials.bearer.as_deref())?,
+            },
+        };
+        let to_proxies = Arc::new(ToProxies::load(flags, args.proxy_url.clone())?);
         let fetcher = match args.mode {
+            Mode::Config | Mode::ScrapeConfigs => {
+                Some(Fetcher::new(Arc::clone(&to_proxies), refresh_interval))
+            }
             Mode::HttpSd => None,
-            Mode::Config | Mode::ScrapeConfigs => Some(
-                Fetcher::new(args.proxy_url.clone(), tls, refresh_interval)
-                    .context("cannot set up TLS towards the proxies")?,
-            ),
         };
         let reloader = args.reloadurl.0.map(Reloader::new).transpose();
         Ok(Self {
@@ -98,6 +90,7 @@ impl Config {
             },
             port: args.port.unwrap_or_default(),
             fetcher,
+            to_proxies: Arc::clone(&to_proxies),
             times: Times {
                 resync: args.resync_interval,
                 sync_timeout: args.sync_timeout,
@@ -106,15 +99,13 @@ impl Config {
                 source: (args.mode != Mode::ScrapeConfigs).then_some(args.source),
                 template: args.job_template,
                 style: Style {
-                    targets: match args.mode {
-                        Mode::HttpSd => Targets::Http { refresh_interval },
-                        Mode::Config | Mode::ScrapeConfigs => Targets::Files(files.sd.clone()),
-                    },
+                    targets,
                     job_name: args.job_name,
                     proxy_url: args.proxy_url,
                     tls_config,
                 },
                 files,
+                to_proxies,
                 reloader: reloader.context("cannot set up TLS with the system's certificates")?,
                 resync: args.resync_interval,
             },
@@ -187,174 +178,66 @@ fn text<'a>(flag: &str, path: &'a Path) -> Result<&'a str, UsageError> {
     })
 }
 
-fn read_tls(trusted: Option<&Path>, shown: Option<(&Path, &Path)>) -> anyhow::Result<Tls> {
-    let mut tls = Tls::default();
-    let mut pem = None;
-    if let Some((cert, key)) = shown {
-        let mut both = read("--tls.cert", cert)?;
-        both.push(b'\n');
-        both.extend(read("--tls.key", key)?);
-        tls.identity = Some(Identity::from_pem(&both).context(
-            "--tls.cert, --tls.key: they are not a certificate and its key in PEM format",
-        )?);
-        pem = Some(both);
+/// Checks the flags that say how proxies are spoken to.
+fn check_proxies(flags: &LegFlags, url: &ProxyUrl, mode: Mode) -> Result<(), UsageError> {
+    flags.check("--proxy-url", url.credentials().is_some())?;
+    if mode == Mode::HttpSd && !flags.headers.is_empty() {
+        return Err(usage(
+            "--proxy.header: in the mode http-sd it is Prometheus that asks the proxies, and it has no setting for headers; leave it out",
+        ));
     }
-    if let Some(path) = trusted {
-        let made = peer_tls::config(&read("--tls.cacert", path)?, pem.as_deref());
-        tls.config = Some(made.map_err(|error| match error {
-            PeerTlsError::Unusable(_) => {
-                anyhow::anyhow!("--tls.cacert, --tls.cert, --tls.key: {error}")
-            }
-            _ => anyhow::anyhow!("--tls.cacert: {} {error}", path.display()),
-        })?);
+    let tls = &flags.tls;
+    let has_files = tls.cacert.is_some() || tls.cert.is_some();
+    if !url.is_secure() && (has_files || tls.server_name.is_some() || tls.insecure_skip_verify) {
+        return Err(usage(
+            "--proxy-url: it has no https, and so the --tls flags mean nothing; write https://name-in-certificate/",
+        ));
     }
-    Ok(tls)
+    let has_name = tls.server_name.is_some() || url.server_name().is_some();
+    if url.is_secure() && !has_name && !tls.insecure_skip_verify {
+        return Err(usage(
+            "--proxy-url: over https the host must be the name that the proxies' certificates have, not an address; write that name, or give it by --tls.server-name",
+        ));
+    }
+    Ok(())
 }
 
-fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("{flag}: cannot read {}", path.display()))
+/// What Prometheus must know to reach proxies with TLS.
+fn tls_config(tls: &TlsFlags, url: &ProxyUrl) -> anyhow::Result<Mapping> {
+    let mut config = Mapping::new();
+    if !url.is_secure() {
+        return Ok(config);
+    }
+    let name = tls.server_name.as_ref().map(ServerName::as_str);
+    if let Some(name) = name.or(url.server_name()) {
+        config.insert("server_name".into(), name.into());
+    }
+    for (key, flag, file) in [
+        ("ca_file", "--tls.cacert", &tls.cacert),
+        ("cert_file", "--tls.cert", &tls.cert),
+        ("key_file", "--tls.key", &tls.key),
+    ] {
+        if let Some(path) = file_in_config(flag, file.as_deref())? {
+            config.insert(key.into(), path.into());
+        }
+    }
+    if tls.insecure_skip_verify {
+        config.insert("insecure_skip_verify".into(), true.into());
+    }
+    Ok(config)
+}
+
+/// The name of a file for Prometheus, which looks for others in the folder of its configuration.
+fn file_in_config(flag: &str, path: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let Some(path) = path else { return Ok(None) };
+    Ok(Some(text(flag, &absolute(flag, path)?)?.to_owned()))
 }
 
 fn usage(text: &str) -> UsageError {
     UsageError(text.to_owned())
 }
 
+const BEARER_FLAG: &str = "--proxy.bearer-token-file";
+
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use pushprox_daemon::cli::{Stop, parse_from};
-
-    const PAIR: [&str; 4] = ["-labelname", "app", "-labelvalue", "pushprox"];
-
-    fn config(more: &[&str]) -> anyhow::Result<Config> {
-        match parse_from::<Args>("discovery", [&PAIR[..], more].concat()) {
-            Ok(args) => Config::new(args),
-            Err(Stop::Usage(error)) => Err(error.into()),
-            Err(other) => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_forks_flags_have_the_forks_defaults() {
-        let config = config(&[]).unwrap();
-        assert_eq!(config.watch.selector, "app=pushprox");
-        assert_eq!(config.watch.namespace, None);
-        assert_eq!(
-            config.publish.source.unwrap(),
-            Path::new("/etc/prometheus/prometheus.yaml.base")
-        );
-        assert_eq!(
-            config.publish.files.target,
-            Path::new("/etc/prometheus/prometheus.yaml")
-        );
-        assert_eq!(config.publish.files.sd.folder, Path::new("/prometheus"));
-        assert_eq!(config.times.resync.as_secs(), 60);
-        let reloader = format!("{:?}", config.publish.reloader.unwrap());
-        assert_eq!(reloader, "http://localhost:9090/-/reload");
-    }
-
-    #[test]
-    fn the_forks_flags_are_taken_with_one_dash_and_with_two() {
-        for dash in ["-", "--"] {
-            let flag = |name: &str| format!("{dash}{name}");
-            let (source, target, namespace, reload) = (
-                flag("source"),
-                flag("target=/t/x"),
-                flag("namespace"),
-                flag("reloadurl"),
-            );
-            let config = config(&[&source, "/s", &target, &namespace, "mon", &reload, ""]).unwrap();
-            assert_eq!(config.publish.source.unwrap(), Path::new("/s"));
-            assert_eq!(config.publish.files.target, Path::new("/t/x"));
-            assert_eq!(config.watch.namespace.as_deref(), Some("mon"));
-            assert!(config.publish.reloader.is_none());
-        }
-    }
-
-    #[test]
-    fn a_selector_stands_instead_of_the_pair() {
-        let args =
-            parse_from::<Args>("discovery", ["--label-selector", "app in (a,b),!old"]).unwrap();
-        assert_eq!(
-            Config::new(args).unwrap().watch.selector,
-            "app in (a,b),!old"
-        );
-    }
-
-    #[test]
-    fn mistakes_are_one_line_each() {
-        let none: [&str; 0] = [];
-        let error = Config::new(parse_from::<Args>("discovery", none).unwrap()).unwrap_err();
-        assert!(error.is::<UsageError>());
-        assert!(
-            error
-                .to_string()
-                .starts_with("--labelname and --labelvalue are required"),
-            "{error}"
-        );
-        for (flags, part) in [
-            (
-                &["--label-selector", "a=b"][..],
-                "--labelname cannot be given together with --label-selector",
-            ),
-            (
-                &["--namespace", "a/../b"],
-                "--namespace: it is not the name of a namespace",
-            ),
-            (
-                &["--mode", "x"],
-                "--mode: \"x\" is not one of config, scrape-configs, http-sd",
-            ),
-            (&["--sd-dir", "/a*b"], "--sd-dir: Prometheus takes"),
-            (&["--port", "Web"], "--port: \"Web\" is no port"),
-            (
-                &["--resync-interval", "0"],
-                "--resync-interval: \"0\" is zero",
-            ),
-            (
-                &["--proxy-url", "u:secret@x"],
-                "--proxy-url: the URL is not an http or https URL",
-            ),
-            (&["--tls.cacert", "/ca.pem"], "--proxy-url: it has no https"),
-            (&["--tls.cert", "/c.pem"], "--tls.key is required"),
-            (
-                &["--proxy-url", "https://p", "--tls.cacert", "/no/file"],
-                "--tls.cacert: cannot read /no/file",
-            ),
-            (
-                &["--reloadurl", "localhost"],
-                "--reloadurl: the URL is not an http or https URL",
-            ),
-            (&["--target", "/"], "--target: it is a folder"),
-            (
-                &["-source=/etc/x", "-target=/etc/./x"],
-                "--source: it is the target as well",
-            ),
-        ] {
-            let error = config(flags).unwrap_err().to_string();
-            assert!(error.starts_with(part), "{flags:?}: {error}");
-            assert!(
-                !error.contains('\n') && !error.contains("secret"),
-                "{error}"
-            );
-        }
-        for (name, value) in [("a,b", "c"), ("a", "b,c=d"), ("", "c"), ("a", "")] {
-            let flags = ["--labelname", name, "--labelvalue", value];
-            assert!(
-                Config::new(parse_from::<Args>("discovery", flags).unwrap()).is_err(),
-                "{name} {value}"
-            );
-        }
-    }
-
-    #[test]
-    fn nothing_secret_is_in_the_debug_output() {
-        let flags = [
-            "--proxy-url",
-            "http://u:secret@x/",
-            "--reloadurl",
-            "http://u:secret@x/",
-        ];
-        assert!(!format!("{:?}", config(&flags).unwrap()).contains("secret"));
-    }
-}
+mod tests;

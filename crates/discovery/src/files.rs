@@ -47,6 +47,15 @@ impl Files {
         self.target.with_file_name(format!("{name}.good"))
     }
 
+    /// Writes that copy.
+    ///
+    /// # Errors
+    ///
+    /// The copy is then as it was.
+    pub fn write_good(&self, config: &[u8]) -> Result<bool, FileError> {
+        writer::copy(&self.good(), config, &self.target)
+    }
+
     /// The clients of each proxy, as the SD files have them.
     #[must_use]
     pub fn listings(&self) -> Vec<(std::net::SocketAddr, Listing)> {

@@ -14,6 +14,7 @@
 //! | [`cli`], [`config`], [`urls`] | the flags, and what they come to |
 //! | [`watch`], [`trouble`], [`slices`] | the Kubernetes API: events, and what is wrong with it |
 //! | [`index`] | pure: events to the set of proxies |
+//! | [`to_proxies`] | how proxies are spoken to, out of files that may change |
 //! | [`fetch`], [`listing`], [`answers`] | asking proxies; what they say; the last good of it |
 //! | [`placement`] | pure: which proxy a client is scraped through |
 //! | [`tracker`] | the hub: what is known, and when it is handed on |
@@ -40,6 +41,7 @@ pub mod render;
 pub mod slices;
 pub mod source;
 pub mod template;
+pub mod to_proxies;
 pub mod told;
 pub mod tracker;
 pub mod trouble;
@@ -95,6 +97,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         own_pages::serve(&address, registry, ready, web, &shutdown).await;
     }
     info!(version = pushprox_daemon::VERSION, "discovery started");
+    shutdown.spawn(config.to_proxies.watch(shutdown.clone()));
     shutdown.spawn(watch.run(shutdown.clone()));
     shutdown.spawn(tracker.run(heard, shutdown.clone()));
     let result = if config.once {

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::reload::{ReloadError, Reloader};
 use crate::render::{Style, jobs};
 use crate::source::{Material, Source};
+use crate::to_proxies::Reloading;
 use crate::told::Told;
 use crate::tracker::{Knowledge, Snapshot};
 use crate::writer::{self, FileError};
@@ -32,6 +33,8 @@ pub struct Settings {
     pub template: Option<PathBuf>,
     /// What scrape configs look like.
     pub style: Style,
+    /// How proxies are spoken to: its URL takes the place of the style's.
+    pub to_proxies: Arc<Reloading>,
     /// How Prometheus is told; none if it is not.
     pub reloader: Option<Reloader>,
     /// How often the operator's files are looked at.
@@ -121,7 +124,9 @@ impl Publisher {
     /// the writing.
     pub async fn run(mut self, mut knowledge: watch::Receiver<Knowledge>, published: impl Fn()) {
         let mut waits = Waits::new(FIRST_WAIT, LONGEST_WAIT);
+        let to_proxies = Arc::clone(&self.settings.to_proxies);
         loop {
+            let generation = to_proxies.generation();
             let known = knowledge.borrow_and_update().clone();
             let mut wait = self.settings.resync;
             match known {
@@ -151,6 +156,7 @@ impl Publisher {
                 () = self.stopped.cancelled() => return,
                 () = sleep(wait) => {}
                 changed = knowledge.changed() => if changed.is_err() { return },
+                () = to_proxies.replaced(generation) => {}
             }
         }
     }
@@ -206,22 +212,20 @@ impl Publisher {
     }
 
     fn material(&mut self, snapshot: &Snapshot) -> Result<Material, PublishError> {
-        let style = &self.settings.style;
+        let to_proxies = self.settings.to_proxies.current();
+        let style = &self.settings.style.with_url(to_proxies.proxy_url());
         let proxies = snapshot.proxies.iter().map(|(proxy, _)| proxy);
-        let has_base = self.settings.source.is_some();
         let material = self.source.make(|base, template| {
             let jobs = jobs(proxies.clone(), style, template);
-            if has_base {
+            if self.settings.source.is_some() {
                 base::insert(base, &jobs)
             } else {
                 base::alone(&jobs)
             }
         });
-        let is_unusable = match &material {
-            Ok(material) => material.complaint.is_some(),
-            Err(_) => true,
-        };
-        self.metrics.source_unusable.set(i64::from(is_unusable));
+        let made = material.as_ref();
+        let is_usable = made.is_ok_and(|material| material.complaint.is_none());
+        self.metrics.source_unusable.set(i64::from(!is_usable));
         material.map_err(PublishError::Source)
     }
 
@@ -332,11 +336,11 @@ impl Publisher {
             return;
         }
         let written = match self.material(&Snapshot::default()) {
-            Ok(material) => self.write_target(material.config).await.map(|_| ()),
+            Ok(material) => self.write_target(material.config).await,
             Err(error) => Err(error),
         };
         match written {
-            Ok(()) => warn!("Prometheus gets its configuration without proxies for now"),
+            Ok(_) => warn!("Prometheus gets its configuration without proxies for now"),
             Err(error) => {
                 error!(%error, "cannot give Prometheus its configuration without proxies")
             }
@@ -345,8 +349,8 @@ impl Publisher {
 
     async fn remember_good(&mut self, config: Arc<[u8]>) {
         self.good = Some(Arc::clone(&config));
-        let path = self.settings.files.good();
-        let written = blocking(move || writer::replace(&path, &config)).await;
+        let files = self.settings.files.clone();
+        let written = blocking(move || files.write_good(&config)).await;
         self.count_failure(&written);
         if let Err(error) = written {
             warn!(%error, "cannot keep a copy of the good configuration");

@@ -22,6 +22,8 @@ pub enum Targets {
     Http {
         /// In seconds.
         refresh_interval: u64,
+        /// The file of the token that it shows.
+        token_file: Option<String>,
     },
 }
 
@@ -55,6 +57,17 @@ pub struct Style {
     pub proxy_url: ProxyUrl,
     /// For proxies with TLS: what Prometheus must know to reach them.
     pub tls_config: Mapping,
+}
+
+impl Style {
+    /// The same for proxies that are reached by `proxy_url`.
+    #[must_use]
+    pub fn with_url(&self, proxy_url: &ProxyUrl) -> Self {
+        Self {
+            proxy_url: proxy_url.clone(),
+            ..self.clone()
+        }
+    }
 }
 
 /// The scrape configs for `proxies`, with the settings of `template` added to each.
@@ -139,11 +152,20 @@ fn job(proxy: &Proxy, name: &str, style: &Style, template: &Template) -> Mapping
             let sd = map([("files", Value::Sequence(vec![path.into()]))]);
             job.insert("file_sd_configs".into(), Value::Sequence(vec![sd]));
         }
-        Targets::Http { refresh_interval } => {
-            job.insert(
-                "http_sd_configs".into(),
-                Value::Sequence(vec![http_sd(proxy, style, *refresh_interval)]),
-            );
+        Targets::Http {
+            refresh_interval,
+            token_file,
+        } => {
+            let mut sd = http_sd(proxy, style, *refresh_interval);
+            if let Some(path) = token_file {
+                let authorization = map([
+                    // Prometheus fills it in for scrapes only, whatever its manual says.
+                    ("type", "Bearer".into()),
+                    ("credentials_file", path.as_str().into()),
+                ]);
+                sd.insert("authorization".into(), authorization);
+            }
+            job.insert("http_sd_configs".into(), Value::Sequence(vec![sd.into()]));
             for (label, value) in meta_labels(proxy) {
                 relabel.push(map([
                     ("target_label", label.into()),
@@ -165,7 +187,7 @@ fn job(proxy: &Proxy, name: &str, style: &Style, template: &Template) -> Mapping
     job
 }
 
-fn http_sd(proxy: &Proxy, style: &Style, refresh_interval: u64) -> Value {
+fn http_sd(proxy: &Proxy, style: &Style, refresh_interval: u64) -> Mapping {
     let mut sd = Mapping::new();
     sd.insert(
         "url".into(),
@@ -182,7 +204,7 @@ fn http_sd(proxy: &Proxy, style: &Style, refresh_interval: u64) -> Value {
     if !style.tls_config.is_empty() {
         sd.insert("tls_config".into(), style.tls_config.clone().into());
     }
-    sd.into()
+    sd
 }
 
 fn meta_labels(proxy: &Proxy) -> [(String, String); 3] {

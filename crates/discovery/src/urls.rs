@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use pushprox_daemon::secret::Secret;
 use url::{Host, Url};
 
 /// Why a text is not the URL that a flag wants. The text is not repeated: it may hold a password.
@@ -15,11 +17,6 @@ pub enum UrlError {
     /// It has a part that means nothing here.
     #[error("the URL has a query or a fragment; leave it out")]
     Query,
-    /// Certificates are for names.
-    #[error(
-        "over https the host must be the name that the proxies' certificates have, not an address"
-    )]
-    Address,
 }
 
 /// How proxies are reached, from `--proxy-url`: scheme, credentials and path are the same for all
@@ -65,10 +62,36 @@ impl ProxyUrl {
         has_any.then(|| (decode(user), decode(password.unwrap_or_default())))
     }
 
-    /// The name in the proxies' certificates, if they have TLS.
+    /// The same with this user. The URL must have none.
+    #[must_use]
+    pub fn with_user(&self, user: &str, password: &Secret) -> Self {
+        // All that could mean something in a URL, the percent sign too, which the setters leave.
+        let encode = |bytes: &[u8]| percent_encode(bytes, NON_ALPHANUMERIC).to_string();
+        let mut url = self.0.clone();
+        // It has a host, so that neither can fail.
+        url.set_username(&encode(user.as_bytes())).ok();
+        url.set_password(Some(&encode(password.expose()))).ok();
+        Self(url)
+    }
+
+    /// Whether the proxies have TLS.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    /// The name in the proxies' certificates, if they have TLS and the URL a name.
     #[must_use]
     pub fn server_name(&self) -> Option<&str> {
-        self.0.host_str().filter(|_| self.0.scheme() == "https")
+        match self.0.host() {
+            Some(Host::Domain(name)) if self.is_secure() => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The URL as it was given: of no proxy, but like that of any.
+    pub(crate) fn any(&self) -> &Url {
+        &self.0
     }
 
     fn with_address(&self, proxy: SocketAddr) -> Url {
@@ -83,11 +106,7 @@ impl FromStr for ProxyUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let url = http_url(text, "http://proxy/ or https://name-in-certificate/")?;
-        if url.scheme() == "https" && !matches!(url.host(), Some(Host::Domain(_))) {
-            return Err(UrlError::Address);
-        }
-        Ok(Self(url))
+        http_url(text, "http://proxy/ or https://name-in-certificate/").map(Self)
     }
 }
 
@@ -171,10 +190,9 @@ mod tests {
             Some(("us@er".to_owned(), "p:w".to_owned()))
         );
         assert_eq!(url.server_name(), Some("proxy.svc"));
-        assert_eq!(
-            "http://proxy".parse::<ProxyUrl>().unwrap().server_name(),
-            None
-        );
+        for text in ["http://proxy", "https://10.0.0.1/", "https://[fd00::1]/"] {
+            assert_eq!(text.parse::<ProxyUrl>().unwrap().server_name(), None);
+        }
     }
 
     #[test]
@@ -191,11 +209,23 @@ mod tests {
             assert!(!error.to_string().contains("secret"));
         }
         assert_eq!("http://x/?a".parse::<ReloadUrl>(), Err(UrlError::Query));
-        assert_eq!(
-            "https://10.0.0.1/".parse::<ProxyUrl>(),
-            Err(UrlError::Address)
-        );
         assert_eq!("".parse::<ReloadUrl>(), Ok(ReloadUrl(None)));
+    }
+
+    #[test]
+    fn a_user_comes_back_as_it_was_put_in() {
+        let url: ProxyUrl = "http://proxy/".parse().unwrap();
+        let (user, password) = ("us%41 er@", "p%3A/w:\"#?ö\u{1}");
+        let with_user = url.with_user(user, &Secret::new(password.as_bytes()));
+        assert_eq!(
+            with_user.credentials(),
+            Some((user.to_owned(), password.to_owned()))
+        );
+        assert_eq!(
+            with_user.at("10.0.0.1:80".parse().unwrap()),
+            "http://us%2541%20er%40:p%253A%2Fw%3A%22%23%3F%C3%B6%01@10.0.0.1/"
+        );
+        assert_eq!(format!("{with_user:?}"), "http://proxy/");
     }
 
     #[test]

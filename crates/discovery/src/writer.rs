@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use pushprox_daemon::exit::io_reason;
@@ -45,7 +46,16 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 ///
 /// The file is then as it was, and so is its folder.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<bool, FileError> {
-    replace_in_steps(path, bytes, |_| {})
+    replace_in_steps(path, bytes, path, |_| {})
+}
+
+/// The same for a copy of `original`: whoever may not read that may not read this.
+///
+/// # Errors
+///
+/// The file is then as it was, and so is its folder.
+pub fn copy(path: &Path, bytes: &[u8], original: &Path) -> Result<bool, FileError> {
+    replace_in_steps(path, bytes, original, |_| {})
 }
 
 /// Removes a file, if it is there. Whether it was.
@@ -69,12 +79,15 @@ pub fn original(temporary: &Path) -> Option<PathBuf> {
     Some(temporary.with_file_name(name))
 }
 
+/// Has the permissions of `like`, if that is there.
 fn replace_in_steps(
     path: &Path,
     bytes: &[u8],
+    like: &Path,
     mut done: impl FnMut(Step),
 ) -> Result<bool, FileError> {
     let before = fs::metadata(path).ok();
+    let permissions = fs::metadata(like).ok().map(|file| file.permissions());
     let may_be_same = before
         .as_ref()
         .is_some_and(|file| file.len() == bytes.len() as u64);
@@ -86,15 +99,21 @@ fn replace_in_steps(
     let write = |done: &mut dyn FnMut(Step)| {
         // Made anew, so that nobody's link in its place is followed.
         fs::remove_file(&temporary).ok();
-        let mut file = File::create_new(&temporary)?;
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        // Nobody reads it meanwhile who may not read it in the end: there may be a password in it.
+        if let Some(permissions) = &permissions {
+            options.mode(permissions.mode() & 0o777);
+        }
+        let mut file = options.open(&temporary)?;
         done(Step::Created);
         let (first, second) = bytes.split_at(bytes.len() / 2);
         file.write_all(first)?;
         done(Step::HalfWritten);
         file.write_all(second)?;
         done(Step::Written);
-        if let Some(before) = &before {
-            file.set_permissions(before.permissions())?;
+        if let Some(permissions) = &permissions {
+            file.set_permissions(permissions.clone())?;
         }
         file.sync_all()?;
         done(Step::Synced);
@@ -139,7 +158,6 @@ fn hint(error: &io::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     fn names(folder: &Path) -> Vec<String> {
@@ -189,6 +207,22 @@ mod tests {
     }
 
     #[test]
+    fn at_no_step_may_others_read_what_they_could_not_read_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, good) = (folder.path().join("a"), folder.path().join("a.good"));
+        fs::write(&path, "one").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for written in [&path, &good] {
+            let may_read = |step| match step {
+                Step::Renamed => assert_eq!(mode(written), 0o600),
+                _ => assert_eq!(mode(&temporary(written)), 0o600, "{step:?}"),
+            };
+            replace_in_steps(written, b"two", &path, may_read).unwrap();
+        }
+    }
+
+    #[test]
     fn killed_at_any_step_the_file_is_whole_and_the_next_run_cleans_up() {
         for last in [
             Step::Created,
@@ -202,7 +236,9 @@ mod tests {
             replace(&path, b"old").unwrap();
             // A panic skips the rest of the function, as SIGKILL does.
             let killed = catch_unwind(AssertUnwindSafe(|| {
-                replace_in_steps(&path, b"newer", |step| assert_ne!(step, last, "killed"))
+                replace_in_steps(&path, b"newer", &path, |step| {
+                    assert_ne!(step, last, "killed");
+                })
             }));
             assert!(killed.is_err());
             let wanted: &[u8] = if last == Step::Renamed {

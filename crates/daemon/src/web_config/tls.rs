@@ -16,6 +16,7 @@ use super::verifier::{self, Authorities};
 use crate::config_file::{FileError, beside};
 use crate::exit::causes;
 use crate::reload::Files;
+use crate::trusted::{TrustError, Trusted};
 
 /// How TLS is served.
 #[derive(Debug, Clone)]
@@ -152,11 +153,15 @@ fn client_authorities(
                  write RequireAndVerifyClientCert"
                 .to_owned(),
         )),
-        (Some(pem), _) => {
-            let trusted = certificates(&pem, &path)?;
-            Authorities::of(trusted)
-                .map_err(|error| FileError::content(&path, format!("is no CA: {error}")))
-        }
+        (Some(pem), _) => match Trusted::read(&pem, &path) {
+            Ok(trusted) => Ok(Authorities::of(trusted)),
+            Err(TrustError::Unusable(error)) => {
+                Err(FileError::content(&path, format!("is no CA: {error}")))
+            }
+            Err(TrustError::NotPem | TrustError::NoCertificate) => {
+                Err(FileError::content(&path, NO_CERTIFICATE))
+            }
+        },
         (None, _) if client_auth.verifies() => {
             let system = rustls_native_certs::load_native_certs();
             let mut roots = RootCertStore::empty();
@@ -192,12 +197,11 @@ fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>,
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(FileError::content(
-            path,
-            "there is no certificate in PEM format in it",
-        )),
+        _ => Err(FileError::content(path, NO_CERTIFICATE)),
     }
 }
+
+const NO_CERTIFICATE: &str = "there is no certificate in PEM format in it";
 
 /// Where PEM comes from: a text in the file, or a file beside it.
 struct Source<'a> {

@@ -17,6 +17,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use super::tls_names::ClientAuth;
 use crate::pinned::{self, Usage};
 use crate::san;
+use crate::trusted::Trusted;
 
 /// Whom a certificate of a client may be trusted by.
 #[derive(Debug)]
@@ -39,19 +40,14 @@ impl Authorities {
     }
 
     /// Those that may be shown themselves, and vouch for others where they are authorities.
-    ///
-    /// # Errors
-    ///
-    /// One of them cannot be used.
-    pub(super) fn of(trusted: Vec<CertificateDer<'static>>) -> Result<Self, Error> {
-        let roots = pinned::authorities(&trusted)?;
+    pub(super) fn of(trusted: Trusted) -> Self {
         let mut all = RootCertStore::empty();
-        all.add_parsable_certificates(trusted.iter().cloned());
-        Ok(Self {
-            roots,
-            trusted,
+        all.add_parsable_certificates(trusted.certificates.iter().cloned());
+        Self {
+            roots: trusted.authorities,
+            trusted: trusted.certificates,
             names: all.subjects(),
-        })
+        }
     }
 }
 

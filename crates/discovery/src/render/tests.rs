@@ -61,6 +61,7 @@ fn scrape_configs_with_files() {
 fn scrape_configs_that_ask_the_proxy() {
     let mut style = style(Targets::Http {
         refresh_interval: 60,
+        token_file: None,
     });
     style.proxy_url = "https://us%40er:p%3Aw@proxy.monitoring.svc/prefix/"
         .parse()
@@ -69,6 +70,24 @@ fn scrape_configs_that_ask_the_proxy() {
         serde_yaml::from_str("{ca_file: /tls/ca.crt, server_name: proxy.monitoring.svc}").unwrap();
     assert_golden(
         "jobs-http.yaml",
+        &yaml(&jobs(
+            &[proxy("10.1.0.1:8080")],
+            &style,
+            &Template::default(),
+        )),
+    );
+}
+
+#[test]
+fn scrape_configs_with_a_token_or_with_any_certificate() {
+    let mut style = style(Targets::Http {
+        refresh_interval: 60,
+        token_file: Some("/tls/token".to_owned()),
+    });
+    style.proxy_url = "https://proxy/".parse().unwrap();
+    style.tls_config = serde_yaml::from_str("{insecure_skip_verify: true}").unwrap();
+    assert_golden(
+        "jobs-token.yaml",
         &yaml(&jobs(
             &[proxy("10.1.0.1:8080")],
             &style,

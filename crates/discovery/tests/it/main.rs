@@ -22,5 +22,6 @@ mod promtool;
 mod proxies;
 mod reload;
 mod scale;
+mod secured;
 mod support;
 mod tls;

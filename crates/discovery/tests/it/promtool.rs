@@ -8,11 +8,13 @@ use std::process::Command;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
+use pushprox_daemon::secret::Secret;
 use pushprox_discovery::base;
 use pushprox_discovery::files::Files;
 use pushprox_discovery::index::Proxy;
 use pushprox_discovery::render::{JobName, Style, Targets, jobs};
 use pushprox_discovery::template::Template;
+use pushprox_discovery::urls::ProxyUrl;
 use serde_yaml::Mapping;
 
 /// Which of the files `promtool check config` takes.
@@ -77,16 +79,30 @@ fn every_style() -> Vec<Vec<Mapping>> {
     let tls: Mapping =
         serde_yaml::from_str("{server_name: proxy.svc, ca_file: /tls/ca.crt}").unwrap();
     let mut all = vec![Vec::new()];
-    for targets in [
-        Targets::Files(files.sd),
-        Targets::Http {
-            refresh_interval: 60,
-        },
+    let unverified: Mapping = serde_yaml::from_str("{insecure_skip_verify: true}").unwrap();
+    let url = |text: &str| text.parse::<ProxyUrl>().unwrap();
+    // Of a file, which has no need for escapes.
+    let password = Secret::new("p%41: \t#\"'@/\\ö".as_bytes());
+    let by_file = url("https://proxy.svc/").with_user("us er", &password);
+    let asked_by_prometheus = |token_file: Option<&str>| Targets::Http {
+        refresh_interval: 60,
+        token_file: token_file.map(str::to_owned),
+    };
+    for (targets, urls) in [
+        (Targets::Files(files.sd), 4),
+        (asked_by_prometheus(None), 4),
+        (asked_by_prometheus(Some("/tls/the token: x")), 2),
     ] {
+        // Those with a user come last.
         for (proxy_url, tls_config) in [
-            ("http://proxy/", Mapping::new()),
-            ("https://u%20s:p%3Aw@proxy.svc/x/", tls.clone()),
-        ] {
+            (url("http://proxy/"), Mapping::new()),
+            (url("https://10.0.0.1/"), unverified.clone()),
+            (url("https://u%20s:p%3Aw@proxy.svc/x/"), tls.clone()),
+            (by_file.clone(), tls.clone()),
+        ]
+        .into_iter()
+        .take(urls)
+        {
             for (job_name, template) in [
                 (JobName::Service, template()),
                 (JobName::Ip, Template::default()),
@@ -94,7 +110,7 @@ fn every_style() -> Vec<Vec<Mapping>> {
                 let style = Style {
                     targets: targets.clone(),
                     job_name,
-                    proxy_url: proxy_url.parse().unwrap(),
+                    proxy_url: proxy_url.clone(),
                     tls_config: tls_config.clone(),
                 };
                 all.push(jobs(&proxies(), &style, &template));

@@ -17,6 +17,7 @@ mod credentials;
 mod examples;
 mod faults;
 mod hostile;
+mod left_out;
 mod mended;
 mod mixes;
 mod observe;

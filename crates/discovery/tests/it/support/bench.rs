@@ -247,7 +247,8 @@ pub fn clients_of(config: &str) -> BTreeMap<String, Vec<String>> {
             .collect();
         names.sort();
         let proxy = job["proxy_url"].as_str().unwrap();
-        let proxy = proxy.trim_start_matches("http://").trim_end_matches('/');
+        // Without scheme and user.
+        let proxy = proxy.rsplit(['/', '@']).nth(1).unwrap_or_default();
         clients.insert(proxy.to_owned(), names);
     }
     clients

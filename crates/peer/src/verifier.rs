@@ -1,5 +1,6 @@
 //! TLS toward a peer that is trusted by certificates of one's own choice.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -11,44 +12,52 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-use crate::exit::causes;
-use crate::pinned::{self, Usage};
+use pushprox_daemon::exit::causes;
+use pushprox_daemon::pinned::{self, Usage};
+use pushprox_daemon::trusted::{TrustError, Trusted};
 
 /// Why there is no configuration.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PeerTlsError {
-    /// The trusted certificates are no PEM.
-    #[error("is not a PEM file")]
-    NotPem,
-    /// There are none.
-    #[error("has no certificate in PEM format in it")]
-    NoCertificate,
+    /// There are no certificates to trust.
+    #[error("{0}")]
+    Trusted(TrustError),
     /// They, or what is shown, cannot be used.
     #[error("cannot use these files: {0}")]
     Unusable(String),
 }
 
-/// A configuration that trusts the certificates in `trusted`, as authorities or as the peer's own,
-/// and shows the certificate in `shown`, which its key follows. Both are PEM. It offers HTTP/1.1.
+impl From<TrustError> for PeerTlsError {
+    fn from(error: TrustError) -> Self {
+        match error {
+            TrustError::Unusable(error) => unusable(error),
+            TrustError::NotPem | TrustError::NoCertificate => Self::Trusted(error),
+        }
+    }
+}
+
+/// A configuration that trusts the certificates in `trusted`, the content of `file`, as authorities or
+/// as the peer's own, and shows the certificate in `shown`, which its key follows. Both are PEM. It
+/// offers HTTP/1.1.
 ///
 /// # Errors
 ///
 /// [`PeerTlsError`].
-pub fn config(trusted: &[u8], shown: Option<&[u8]>) -> Result<ClientConfig, PeerTlsError> {
-    let trusted: Vec<_> = CertificateDer::pem_slice_iter(trusted)
-        .collect::<Result<_, _>>()
-        .map_err(|_| PeerTlsError::NotPem)?;
-    if trusted.is_empty() {
-        return Err(PeerTlsError::NoCertificate);
-    }
+pub fn config(
+    trusted: &[u8],
+    file: &Path,
+    shown: Option<&[u8]>,
+) -> Result<ClientConfig, PeerTlsError> {
+    let trusted = Trusted::read(trusted, file)?;
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let roots = pinned::authorities(&trusted).map_err(unusable)?;
-    let authorities =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .build()
-            .map_err(unusable)?;
+    let authorities = WebPkiServerVerifier::builder_with_provider(
+        Arc::new(trusted.authorities),
+        Arc::clone(&provider),
+    )
+    .build()
+    .map_err(unusable)?;
     let verifier = Verifier {
-        trusted,
+        trusted: trusted.certificates,
         authorities,
     };
     let builder = ClientConfig::builder_with_provider(provider)

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use http::header::HOST;
-use pushprox_daemon::peer_tls::{self, PeerTlsError};
 use pushprox_daemon::reload::Files;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{ClientBuilder, Identity, Request};
@@ -16,10 +15,19 @@ use rustls::ClientConfig;
 use url::{Host, Url};
 
 use crate::leg::LegError;
+use crate::verifier::{self, PeerTlsError};
 
 /// The value of `--tls.server-name` and `--pull.tls.server-name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerName(String);
+
+impl ServerName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 /// Why a text is not a [`ServerName`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -101,7 +109,7 @@ impl TlsFlags {
         let flags = flags.join(", ");
         let mut config = None;
         if let Some((path, pem)) = trusted {
-            let made = peer_tls::config(&pem, shown.as_deref());
+            let made = verifier::config(&pem, path, shown.as_deref());
             config = Some(made.map_err(|error| match error {
                 PeerTlsError::Unusable(_) => LegError::other(format!("{flags}: {error}")),
                 _ => LegError::new(&flag("cacert"), path, &error.to_string()),
@@ -119,7 +127,7 @@ impl TlsFlags {
 
 impl Tls {
     /// Has a client of `url` use this.
-    pub(crate) fn apply(&self, mut builder: ClientBuilder, url: &Url) -> ClientBuilder {
+    pub fn apply(&self, mut builder: ClientBuilder, url: &Url) -> ClientBuilder {
         if let Some(identity) = &self.identity {
             builder = builder.identity(identity.clone());
         }
@@ -135,7 +143,8 @@ impl Tls {
     }
 
     /// What is to blame when a client cannot be built.
-    pub(crate) fn blame(&self, error: &reqwest::Error) -> LegError {
+    #[must_use]
+    pub fn blame(&self, error: &reqwest::Error) -> LegError {
         let why = pushprox_daemon::exit::causes(error);
         LegError::other(match self.flags.as_str() {
             "" => format!("cannot set up TLS with the system's certificates: {why}"),
@@ -145,7 +154,7 @@ impl Tls {
 
     /// Addresses a request to the name that the peer's certificate must have. It goes to the host
     /// that it was for all the same, and says so.
-    pub(crate) fn address(&self, request: &mut Request) {
+    pub fn address(&self, request: &mut Request) {
         let Some(ServerName(name)) = &self.server_name else {
             return;
         };

@@ -10,7 +10,9 @@ use http::HeaderValue;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
+use pushprox_daemon::credentials::Credentials;
 use pushprox_daemon::reload::Files;
+use pushprox_daemon::secret::Secret;
 use pushprox_protocol::headers::{ID, SCRAPE_TIMEOUT, SCRAPE_TIMEOUT_SECONDS};
 
 use crate::leg::LegError;
@@ -33,8 +35,8 @@ pub enum HeaderError {
     /// Something that no header can hold.
     #[error("the value of header {0} has characters that a header cannot hold")]
     Value(HeaderName),
-    /// One that the client needs for itself.
-    #[error("header {0} is the client's own and cannot be set")]
+    /// One that the program needs for itself.
+    #[error("header {0} is the program's own and cannot be set")]
     Own(HeaderName),
 }
 
@@ -76,13 +78,13 @@ impl CredentialFiles {
         self.bearer.is_some() || self.basic.is_some()
     }
 
-    /// Reads the value of an `Authorization` header.
+    /// Reads what is to be shown.
     ///
     /// # Errors
     ///
     /// [`LegError`] names the flag and the file.
-    pub fn read(&self, files: &mut Files) -> Result<Option<HeaderValue>, LegError> {
-        let text = match (&self.bearer, &self.basic) {
+    pub fn read(&self, files: &mut Files) -> Result<Option<Proof>, LegError> {
+        match (&self.bearer, &self.basic) {
             (Some(path), _) => {
                 let flag = format!("{}.bearer-token-file", self.prefix);
                 let token = secret(files, &flag, path)?;
@@ -97,25 +99,53 @@ impl CredentialFiles {
                         "has characters that no token has",
                     ));
                 }
-                (flag, path, format!("Bearer {token}"))
+                let mut header =
+                    HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
+                        LegError::new(&flag, path, "has characters that a header cannot hold")
+                    })?;
+                header.set_sensitive(true);
+                let credentials = Credentials::Bearer(Secret::new(token.into_bytes()));
+                Ok(Some(Proof {
+                    header,
+                    credentials,
+                }))
             }
             (None, Some(path)) => {
                 let flag = format!("{}.basic-auth-file", self.prefix);
                 let pair = secret(files, &flag, path)?;
-                if !pair.contains(':') || pair.contains('\n') {
-                    return Err(LegError::new(&flag, path, "is not one line user:password"));
+                match pair.split_once(':') {
+                    Some((user, password)) if !pair.contains('\n') => Ok(Some(Proof {
+                        header: basic(&pair),
+                        credentials: Credentials::Basic {
+                            user: user.to_owned(),
+                            password: Secret::new(password.as_bytes()),
+                        },
+                    })),
+                    _ => Err(LegError::new(&flag, path, "is not one line user:password")),
                 }
-                let encoded = BASE64_STANDARD.encode(pair);
-                (flag, path, format!("Basic {encoded}"))
             }
-            (None, None) => return Ok(None),
-        };
-        let (flag, path, text) = text;
-        let mut value = HeaderValue::from_str(&text)
-            .map_err(|_| LegError::new(&flag, path, "has characters that a header cannot hold"))?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+            (None, None) => Ok(None),
+        }
     }
+}
+
+/// What is in a file of credentials.
+#[derive(Debug, Clone)]
+pub struct Proof {
+    /// As the value of an `Authorization` header.
+    pub header: HeaderValue,
+    /// As it was read.
+    pub credentials: Credentials,
+}
+
+/// The value of an `Authorization` header for a user and a password with a colon between them.
+#[must_use]
+pub fn basic(pair: impl AsRef<[u8]>) -> HeaderValue {
+    let text = format!("Basic {}", BASE64_STANDARD.encode(pair));
+    // Base64 has nothing that a header could not hold.
+    let mut value = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
 }
 
 /// What is in a file, without the end of its line.
@@ -165,6 +195,7 @@ mod tests {
         };
         let folder = format!("{}/", folder.path().display());
         let read = files.read(&mut Files::default());
+        let read = read.map(|proof| proof.map(|proof| proof.header));
         read.map_err(|error| error.to_string().replace(&folder, ""))
     }
 
