@@ -15,7 +15,8 @@ use crate::pinned;
 pub struct Trusted {
     /// All that can be used.
     pub certificates: Vec<CertificateDer<'static>>,
-    /// Those of them that may vouch for others, which is never nobody at all.
+    /// Those of them that may vouch for others. Where there are none, one stands here that can vouch
+    /// for nothing.
     pub authorities: RootCertStore,
 }
 
