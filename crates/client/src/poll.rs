@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use pushprox_daemon::reload::Reloaded;
 use pushprox_peer::leg::LegError;
 use pushprox_protocol::Fqdn;
-use pushprox_protocol::headers::{PREFER, PREFERENCE_APPLIED, wait_seconds};
+use pushprox_protocol::headers::{PREFER, PREFERENCE_APPLIED, members, wait_seconds};
 use pushprox_protocol::message::MessageError;
 use pushprox_protocol::message::instruction::{Instruction, Unusable};
 use tokio::time::{Instant, timeout};
@@ -164,8 +164,7 @@ fn applies_wait(headers: &HeaderMap) -> bool {
     headers
         .get_all(PREFERENCE_APPLIED)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
+        .flat_map(|value| members(value.as_bytes()))
         .any(|applied| wait_seconds(applied).is_some())
 }
 

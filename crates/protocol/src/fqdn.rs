@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use equivalent::Equivalent;
 use http::Uri;
+use memchr::{memchr, memchr2, memrchr};
 
 /// A registered name: `host` or `host:port`.
 ///
@@ -175,8 +176,7 @@ impl Target {
         let (scheme, rest) = split_at_byte(uri, b':').ok_or(NameError::Uri)?;
         let rest = rest.strip_prefix("//").ok_or(NameError::Uri)?;
         let rest = split_at_byte(rest, b'#').map_or(rest, |(rest, _)| rest);
-        let is_end = |byte: u8| matches!(byte, b'/' | b'?');
-        let end = rest.bytes().position(is_end).unwrap_or(rest.len());
+        let end = memchr2(b'/', b'?', rest.as_bytes()).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         let host = without_user(authority);
         Ok((Self::new(scheme, host)?, host, path))
@@ -188,16 +188,12 @@ impl Target {
             _ if scheme.eq_ignore_ascii_case("https") => HTTPS_PORT,
             _ => return Err(NameError::Uri),
         };
-        // White space around a name is for the bodies of polls: of a URI it is no part.
-        if let Some(space) = host.chars().find(|c| c.is_whitespace()) {
-            return Err(NameError::Character(space));
-        }
         let name = match host.strip_suffix(':') {
-            Some(host) => Fqdn::from_str(host).and_then(|name| match name.port() {
+            Some(host) => Fqdn::parse(host).and_then(|name| match name.port() {
                 None => Ok(name),
                 Some(_) => Err(NameError::Colons),
             })?,
-            None => Fqdn::from_str(host)?,
+            None => Fqdn::parse(host)?,
         };
         let port = name.port().or(default_port);
         Ok(Self(name.with_port(port)))
@@ -243,7 +239,12 @@ impl FromStr for Fqdn {
 
     /// Parses a name as it stands in the body of a poll: white space around it does not count.
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let text = text.trim();
+        Self::parse(text.trim())
+    }
+}
+
+impl Fqdn {
+    fn parse(text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty);
         }
@@ -341,16 +342,15 @@ impl fmt::Display for Target {
     }
 }
 
-/// What stands before the first such byte, which is ASCII, and behind it. Texts here are so short that
-/// a search for a character would cost more than this.
+/// What stands before the first such byte, which is ASCII, and behind it.
 fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
-    let place = text.bytes().position(|other| other == byte)?;
+    let place = memchr(byte, text.as_bytes())?;
     Some((text.get(..place)?, text.get(place + 1..)?))
 }
 
 /// A user in a URI means nothing here: credentials for the target are a header.
 fn without_user(authority: &str) -> &str {
-    match authority.bytes().rposition(|byte| byte == b'@') {
+    match memrchr(b'@', authority.as_bytes()) {
         Some(place) => authority.get(place + 1..).unwrap_or_default(),
         None => authority,
     }

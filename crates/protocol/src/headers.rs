@@ -1,7 +1,7 @@
 //! Header names of the protocol, and which headers stop where.
 
 use http::HeaderMap;
-use http::header::{CONNECTION, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, HeaderName};
 
 /// `Id`: the scrape id, on the instruction and on the pushed response.
 pub const ID: HeaderName = HeaderName::from_static("id");
@@ -27,31 +27,128 @@ pub const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// `Preference-Applied` (RFC 7240): by which the proxy says that it honours `Prefer`.
 pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
+/// A header that means something to the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// `Authorization`.
+    Authorization,
+    /// `Connection`.
+    Connection,
+    /// `Content-Encoding`.
+    ContentEncoding,
+    /// `Content-Length`.
+    ContentLength,
+    /// `Date`.
+    Date,
+    /// `Expect`.
+    Expect,
+    /// `Host`.
+    Host,
+    /// [`ID`].
+    Id,
+    /// [`PREFER`].
+    Prefer,
+    /// `Proxy-Authorization`.
+    ProxyAuthorization,
+    /// [`SCRAPE_TIMEOUT`].
+    ScrapeTimeout,
+    /// [`SCRAPE_TIMEOUT_SECONDS`].
+    ScrapeTimeoutSeconds,
+    /// `Transfer-Encoding`.
+    TransferEncoding,
+    /// Another that ends at each hop: `Keep-Alive`, `Proxy-*`, `TE`, `Trailer` and `Upgrade`.
+    OfTheHop,
+}
+
+impl Field {
+    /// The one of this name, which may be in any case.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let first = name.as_bytes().first()?.to_ascii_lowercase();
+        // Nearly all names are told apart by this, and compared with one other at the most.
+        let (spelling, field) = match (first, name.len()) {
+            (b'a', 13) => ("authorization", Self::Authorization),
+            (b'c', 10) => ("connection", Self::Connection),
+            (b'c', 14) => ("content-length", Self::ContentLength),
+            (b'c', 16) => ("content-encoding", Self::ContentEncoding),
+            (b'd', 4) => ("date", Self::Date),
+            (b'e', 6) => ("expect", Self::Expect),
+            (b'h', 4) => ("host", Self::Host),
+            (b'i', 2) => ("id", Self::Id),
+            (b'k', 10) => ("keep-alive", Self::OfTheHop),
+            (b'p', _) => return Self::named_with_p(name),
+            (b't', 2) => ("te", Self::OfTheHop),
+            (b't', 7) => ("trailer", Self::OfTheHop),
+            (b't', 17) => ("transfer-encoding", Self::TransferEncoding),
+            (b'u', 7) => ("upgrade", Self::OfTheHop),
+            (b'x', 27) => ("x-prometheus-scrape-timeout", Self::ScrapeTimeout),
+            (b'x', 35) => (
+                "x-prometheus-scrape-timeout-seconds",
+                Self::ScrapeTimeoutSeconds,
+            ),
+            _ => return None,
+        };
+        name.eq_ignore_ascii_case(spelling).then_some(field)
+    }
+
+    fn named_with_p(name: &str) -> Option<Self> {
+        let start = name.as_bytes().get(..6)?;
+        match start.eq_ignore_ascii_case(b"proxy-") {
+            true if name.eq_ignore_ascii_case("proxy-authorization") => {
+                Some(Self::ProxyAuthorization)
+            }
+            true => Some(Self::OfTheHop),
+            false => name.eq_ignore_ascii_case("prefer").then_some(Self::Prefer),
+        }
+    }
+
+    /// Whether it ends at each hop (RFC 9110, section 7.6.1).
+    fn is_hop_by_hop(self) -> bool {
+        matches!(
+            self,
+            Self::Connection | Self::ProxyAuthorization | Self::TransferEncoding | Self::OfTheHop
+        )
+    }
+
+    /// Whether a `Connection` header has no business to name it: a peer could otherwise take away the
+    /// framing or what joins a push to its scrape.
+    fn is_end_to_end(self) -> bool {
+        matches!(
+            self,
+            Self::ContentEncoding
+                | Self::ContentLength
+                | Self::Host
+                | Self::Id
+                | Self::ScrapeTimeoutSeconds
+        )
+    }
+
+    /// Whether, on a scrape, it is the proxy's to write, or means nothing as there is no body.
+    pub(crate) fn ends_at_the_proxy(self) -> bool {
+        matches!(
+            self,
+            Self::ContentLength | Self::Expect | Self::Host | Self::Id
+        )
+    }
+}
+
 /// Removes the headers that end at each hop (RFC 9110, section 7.6.1): `Connection` and those that
 /// it names, `Keep-Alive`, `Proxy-*`, `TE`, `Trailer`, `Transfer-Encoding` and `Upgrade`.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-            .filter(|name| !END_TO_END.contains(name))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-    let of_the_proxy: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_of_the_proxy(name.as_str()))
-        .cloned()
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
         .collect();
-    for name in of_the_proxy {
+    let named: Vec<&str> = named.iter().map(HeaderName::as_str).collect();
+    let is_ending = |name: &&HeaderName| {
+        let name = name.as_str();
+        is_hop_by_hop(name, Field::named(name), &named)
+    };
+    let ending: Vec<HeaderName> = headers.keys().filter(is_ending).cloned().collect();
+    for name in ending {
         headers.remove(name);
     }
 }
@@ -60,70 +157,54 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 pub(crate) fn named_by_connection<'h>(parsed: &[httparse::Header<'h>]) -> Vec<&'h str> {
     parsed
         .iter()
-        .filter(|header| header.name.eq_ignore_ascii_case("connection"))
+        .filter(|header| Field::named(header.name) == Some(Field::Connection))
         .filter_map(|header| std::str::from_utf8(header.value).ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .collect()
 }
 
-/// Whether a header ends at this hop, given what `Connection` names. As [`strip_hop_by_hop`], for a
-/// head that is passed on line by line.
-pub(crate) fn is_hop_by_hop(name: &str, named: &[&str]) -> bool {
-    let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str());
-    let is_named = named.iter().any(|other| name.eq_ignore_ascii_case(other));
-    HOP_BY_HOP.iter().any(is) || is_of_the_proxy(name) || (is_named && !END_TO_END.iter().any(is))
-}
-
-/// Whether a header is between a proxy and whoever asks it: `Proxy-*`.
-fn is_of_the_proxy(name: &str) -> bool {
-    name.as_bytes()
-        .get(..6)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"proxy-"))
-}
-
-/// Whether a header of a scrape is the proxy's to write, or means nothing on a request without a
-/// body.
-pub(crate) fn ends_at_the_proxy(name: &str) -> bool {
-    [
-        &http::header::HOST,
-        &ID,
-        &http::header::CONTENT_LENGTH,
-        &http::header::EXPECT,
-    ]
-    .iter()
-    .any(|other| name.eq_ignore_ascii_case(other.as_str()))
+/// Whether a header ends at this hop, given what `Connection` names.
+pub(crate) fn is_hop_by_hop(name: &str, field: Option<Field>, named: &[&str]) -> bool {
+    let is_named = || named.iter().any(|other| name.eq_ignore_ascii_case(other));
+    match field {
+        Some(field) if field.is_hop_by_hop() => true,
+        Some(field) if field.is_end_to_end() => false,
+        _ => is_named(),
+    }
 }
 
 /// The seconds of one preference such as `wait=45` or `wait = "45"; x=y`, if that is what it is.
 #[must_use]
-pub fn wait_seconds(preference: &str) -> Option<u32> {
-    let (name, rest) = preference.split_once('=')?;
-    if !name.trim().eq_ignore_ascii_case("wait") {
+pub fn wait_seconds(preference: &[u8]) -> Option<u32> {
+    let place = preference.iter().position(|byte| *byte == b'=')?;
+    let (name, rest) = preference.split_at_checked(place)?;
+    if !name.trim_ascii().eq_ignore_ascii_case(b"wait") {
         return None;
     }
-    let value = rest.split(';').next()?.trim().trim_matches('"');
-    value.parse().ok()
+    let value = rest.get(1..)?.split(|byte| *byte == b';').next()?;
+    let value = value.trim_ascii();
+    let unquoted = value
+        .strip_prefix(b"\"")
+        .and_then(|it| it.strip_suffix(b"\""));
+    u32::try_from(digits(unquoted.unwrap_or(value))?).ok()
 }
 
-const HOP_BY_HOP: [HeaderName; 6] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+/// The members of a comma-separated list.
+pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
 
-/// Headers that a `Connection` header has no business to name: a peer could otherwise take away
-/// the framing or what joins a push to its scrape.
-const END_TO_END: [HeaderName; 5] = [
-    http::header::CONTENT_LENGTH,
-    http::header::HOST,
-    http::header::CONTENT_ENCODING,
-    ID,
-    SCRAPE_TIMEOUT_SECONDS,
-];
+/// Reads a number of digits alone. A sign, a list and white space are none.
+pub(crate) fn digits(value: &[u8]) -> Option<u64> {
+    let (first, rest) = value.split_first()?;
+    std::iter::once(first)
+        .chain(rest)
+        .try_fold(0u64, |number, byte| {
+            let digit = byte.is_ascii_digit().then(|| byte - b'0')?;
+            number.checked_mul(10)?.checked_add(digit.into())
+        })
+}
 
 #[cfg(test)]
 mod tests {
@@ -176,6 +257,76 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_told_by_their_names_in_any_case() {
+        let fields = [
+            ("authorization", Field::Authorization),
+            ("connection", Field::Connection),
+            ("content-encoding", Field::ContentEncoding),
+            ("content-length", Field::ContentLength),
+            ("date", Field::Date),
+            ("expect", Field::Expect),
+            ("host", Field::Host),
+            ("id", Field::Id),
+            ("prefer", Field::Prefer),
+            ("proxy-authorization", Field::ProxyAuthorization),
+            ("x-prometheus-scrape-timeout", Field::ScrapeTimeout),
+            (
+                "x-prometheus-scrape-timeout-seconds",
+                Field::ScrapeTimeoutSeconds,
+            ),
+            ("transfer-encoding", Field::TransferEncoding),
+            ("keep-alive", Field::OfTheHop),
+            ("proxy-", Field::OfTheHop),
+            ("proxy-authenticate", Field::OfTheHop),
+            ("te", Field::OfTheHop),
+            ("trailer", Field::OfTheHop),
+            ("upgrade", Field::OfTheHop),
+        ];
+        for (name, field) in fields {
+            assert_eq!(Field::named(name), Some(field), "{name}");
+            let upper = name.to_ascii_uppercase();
+            assert_eq!(Field::named(&upper), Some(field), "{upper}");
+            let longer = format!("{name}s");
+            let of_longer = fields.iter().find(|(name, _)| *name == longer);
+            let is_of_the_proxy = name.starts_with("proxy-");
+            let expected = match of_longer {
+                None if is_of_the_proxy => Some(Field::OfTheHop),
+                found => found.map(|(_, field)| *field),
+            };
+            assert_eq!(Field::named(&longer), expected, "{longer}");
+            // Another of the same length and beginning.
+            let mut other = name.to_owned();
+            let last = other.pop().unwrap();
+            other.push(if last == '!' { '~' } else { '!' });
+            assert_eq!(
+                Field::named(&other),
+                is_of_the_proxy
+                    .then_some(Field::OfTheHop)
+                    .filter(|_| name != "proxy-"),
+                "{other}"
+            );
+        }
+        assert_eq!(Field::named(""), None);
+        assert_eq!(Field::named("p"), None);
+    }
+
+    #[test]
+    fn numbers_are_digits_alone() {
+        for (text, number) in [
+            ("0", Some(0)),
+            ("0042", Some(42)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("", None),
+            ("+1", None),
+            ("1 ", None),
+            ("1,1", None),
+        ] {
+            assert_eq!(digits(text.as_bytes()), number, "{text:?}");
+        }
+    }
+
+    #[test]
     fn the_preferred_wait_is_read() {
         for (preference, wait) in [
             ("wait=45", Some(45)),
@@ -185,9 +336,13 @@ mod tests {
             ("wait=", None),
             ("wait=-1", None),
             ("await=4", None),
+            ("wait=\"4", None),
+            ("wait=+4", None),
+            ("wait=4294967295", Some(u32::MAX)),
+            ("wait=4294967296", None),
             ("wait=99999999999", None),
         ] {
-            assert_eq!(wait_seconds(preference), wait, "{preference}");
+            assert_eq!(wait_seconds(preference.as_bytes()), wait, "{preference}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::chunked;
+use crate::headers;
 
 /// How the end of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,9 +123,7 @@ impl BodyDecoder {
 /// Reads a `Content-Length`. What is not digits alone (a sign, a list, white space) is none.
 #[must_use]
 pub fn content_length(value: &[u8]) -> Option<u64> {
-    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    let text = std::str::from_utf8(value).ok().filter(|_| is_number)?;
-    text.parse().ok()
+    headers::digits(value)
 }
 
 /// The line that stands before a chunk of `length` bytes.

@@ -98,13 +98,6 @@ fn put_headers(out: &mut BytesMut, headers: &HeaderMap) {
 
 fn put_header(out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
     out.reserve(name.as_str().len() + value.len() + 4);
-    put_name(out, name);
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
-}
-
-/// Writes what stands before a header's value.
-fn put_name(out: &mut BytesMut, name: &HeaderName) {
     let (before, mut start) = (out.len(), true);
     out.put_slice(name.as_str().as_bytes());
     for byte in out.iter_mut().skip(before) {
@@ -114,6 +107,8 @@ fn put_name(out: &mut BytesMut, name: &HeaderName) {
         start = *byte == b'-';
     }
     out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
 }
 
 /// Writes a header line as it stands: name and value are to be such as no line can be broken by.

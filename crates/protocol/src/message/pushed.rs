@@ -10,7 +10,7 @@ use super::body::{Framing, content_length};
 use super::response::VERSION;
 use super::{LONGEST_REASON, MessageError, few_slots, head_error, header_slots, put_line};
 use crate::ScrapeId;
-use crate::headers::{self, ID, SCRAPE_TIMEOUT};
+use crate::headers::{self, Field};
 
 /// The head of a response inside a push.
 #[derive(Debug, Clone)]
@@ -105,29 +105,33 @@ impl PushedHead {
         let named = headers::named_by_connection(parsed);
         let mut ids = 0;
         for header in parsed {
-            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-            if is(ID.as_str()) {
-                ids += 1;
-                self.id = ScrapeId::parse_bytes(header.value);
-            } else if is("content-length") {
-                let this = content_length(header.value).ok_or(MessageError::ContentLength);
-                let same = self.length.as_ref().is_none_or(|other| *other == this);
-                self.length = Some(if same {
-                    this
-                } else {
-                    Err(MessageError::ContentLength)
-                });
-            } else if is("transfer-encoding") {
-                match header.value.trim_ascii() {
+            match Field::named(header.name) {
+                Some(Field::Id) => {
+                    ids += 1;
+                    self.id = ScrapeId::parse_bytes(header.value);
+                }
+                Some(Field::ContentLength) => {
+                    let this = content_length(header.value).ok_or(MessageError::ContentLength);
+                    let same = self.length.as_ref().is_none_or(|other| *other == this);
+                    self.length = Some(if same {
+                        this
+                    } else {
+                        Err(MessageError::ContentLength)
+                    });
+                }
+                Some(Field::TransferEncoding) => match header.value.trim_ascii() {
                     coding if coding.eq_ignore_ascii_case(b"chunked") => self.is_chunked = true,
                     coding if coding.eq_ignore_ascii_case(b"identity") => {}
                     // What it was coded with would have to be undone, and never is.
                     _ => return Err(MessageError::Coding),
+                },
+                Some(Field::ScrapeTimeout) => {}
+                field if headers::is_hop_by_hop(header.name, field, &named) => {}
+                field => {
+                    self.has_date |= field == Some(Field::Date);
+                    self.passed_on += 1;
+                    put_line(&mut self.lines, header.name, header.value);
                 }
-            } else if !is(SCRAPE_TIMEOUT.as_str()) && !headers::is_hop_by_hop(header.name, &named) {
-                self.has_date |= is("date");
-                self.passed_on += 1;
-                put_line(&mut self.lines, header.name, header.value);
             }
         }
         (ids == 1).then_some(()).ok_or(MessageError::Id)

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::Method;
-use http::header::HOST;
 
-use super::{MessageError, few_slots, head_error, header_slots, put_header, put_line, put_name};
+use super::{MessageError, few_slots, head_error, header_slots, put_line};
 use crate::fqdn::NameError;
-use crate::headers::{self, ID, SCRAPE_TIMEOUT_SECONDS};
+use crate::headers::{self, Field};
 use crate::{ScrapeId, Target, timeout};
 
 /// A scrape as it goes to a client, before it has an id and a time.
@@ -106,19 +105,17 @@ impl Scrape {
         lines.put_slice(path.as_bytes());
         lines.put_slice(b" HTTP/1.1\r\n");
         // The absolute URI wins over a Host that contradicts it (RFC 9112, section 3.2.2).
-        put_header(&mut lines, &HOST, authority.as_bytes());
+        put_line(&mut lines, "Host", authority.as_bytes());
         let mut timeout = None;
         let named = headers::named_by_connection(request.headers);
         for header in request.headers.iter() {
-            if header
-                .name
-                .eq_ignore_ascii_case(SCRAPE_TIMEOUT_SECONDS.as_str())
-            {
-                timeout = timeout.or_else(|| timeout::parse_bytes(header.value));
-            } else if !headers::ends_at_the_proxy(header.name)
-                && !headers::is_hop_by_hop(header.name, &named)
-            {
-                put_line(&mut lines, header.name, header.value);
+            match Field::named(header.name) {
+                Some(Field::ScrapeTimeoutSeconds) => {
+                    timeout = timeout.or_else(|| timeout::parse_bytes(header.value));
+                }
+                Some(field) if field.ends_at_the_proxy() => {}
+                field if headers::is_hop_by_hop(header.name, field, &named) => {}
+                _ => put_line(&mut lines, header.name, header.value),
             }
         }
         Ok(Self {
@@ -135,8 +132,8 @@ impl Scrape {
         let mut out = BytesMut::with_capacity(self.lines.len() + ROOM_FOR_ID_AND_TIME);
         out.put_slice(&self.lines);
         let mut buffer = [0; ScrapeId::LENGTH];
-        put_header(&mut out, &ID, id.encode(&mut buffer).as_bytes());
-        put_name(&mut out, &SCRAPE_TIMEOUT_SECONDS);
+        put_line(&mut out, "Id", id.encode(&mut buffer).as_bytes());
+        out.put_slice(b"X-Prometheus-Scrape-Timeout-Seconds: ");
         timeout::put(left, &mut out);
         out.put_slice(b"\r\n\r\n");
         out.freeze()

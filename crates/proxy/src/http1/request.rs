@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use memchr::memchr_iter;
 use pushprox_protocol::duration;
-use pushprox_protocol::headers;
+use pushprox_protocol::headers::{self, Field};
 use pushprox_protocol::message::body::{Framing, content_length};
 use pushprox_protocol::message::scrape::{Scrape, ScrapeError};
 use pushprox_protocol::message::{FEW_HEADERS, MAX_HEADERS};
@@ -147,34 +146,40 @@ impl Request {
         };
         let (mut length, mut is_chunked) = (None, false);
         for header in parsed.headers.iter() {
-            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-            if is("content-length") {
-                let this = content_length(header.value).ok_or(BadRequest::Framing)?;
-                if length.replace(this).is_some_and(|other| other != this) {
-                    return Err(BadRequest::Framing);
+            match Field::named(header.name) {
+                Some(Field::ContentLength) => {
+                    let this = content_length(header.value).ok_or(BadRequest::Framing)?;
+                    if length.replace(this).is_some_and(|other| other != this) {
+                        return Err(BadRequest::Framing);
+                    }
                 }
-            } else if is("transfer-encoding") {
-                // Of codings there is one here, once, and not before HTTP/1.1.
-                let is_known = header.value.trim_ascii().eq_ignore_ascii_case(b"chunked");
-                if !is_known || is_chunked || !is_http_1_1 {
-                    return Err(BadRequest::Framing);
+                Some(Field::TransferEncoding) => {
+                    // Of codings there is one here, once, and not before HTTP/1.1.
+                    let is_known = header.value.trim_ascii().eq_ignore_ascii_case(b"chunked");
+                    if !is_known || is_chunked || !is_http_1_1 {
+                        return Err(BadRequest::Framing);
+                    }
+                    is_chunked = true;
                 }
-                is_chunked = true;
-            } else if is("connection") {
-                request.keep_alive &=
-                    !options(header.value).any(|o| o.eq_ignore_ascii_case("close"));
-            } else if is("expect") {
-                request.expects_continue =
-                    is_http_1_1 && header.value.eq_ignore_ascii_case(b"100-continue");
-            } else if let Some(name) = credentials(request.kind).filter(|name| is(name.as_str())) {
-                let value = HeaderValue::from_bytes(header.value)
-                    .map_err(|_| BadRequest::Syntax(httparse::Error::HeaderValue))?;
-                let credentials = request.credentials.get_or_insert_default();
-                credentials.append(name, value);
-            } else if is("prefer")
-                && let Kind::Poll { wait: wait @ None } = &mut request.kind
-            {
-                *wait = options(header.value).find_map(headers::wait_seconds);
+                Some(Field::Connection) => {
+                    let closes = |option: &[u8]| option.eq_ignore_ascii_case(b"close");
+                    request.keep_alive &= !headers::members(header.value).any(closes);
+                }
+                Some(Field::Expect) => {
+                    request.expects_continue =
+                        is_http_1_1 && header.value.eq_ignore_ascii_case(b"100-continue");
+                }
+                Some(Field::Prefer) => {
+                    if let Kind::Poll { wait: wait @ None } = &mut request.kind {
+                        *wait = headers::members(header.value).find_map(headers::wait_seconds);
+                    }
+                }
+                Some(field) => {
+                    if let Some(name) = credentials(request.kind, field) {
+                        request.show(name, header.value)?;
+                    }
+                }
+                None => {}
             }
         }
         request.body = match (is_chunked, length) {
@@ -186,6 +191,15 @@ impl Request {
             request.scrape = Some(Box::new(Scrape::of(&parsed)));
         }
         Ok(Some(request))
+    }
+
+    #[cold]
+    fn show(&mut self, name: HeaderName, value: &[u8]) -> Result<(), BadRequest> {
+        let value = HeaderValue::from_bytes(value)
+            .map_err(|_| BadRequest::Syntax(httparse::Error::HeaderValue))?;
+        let credentials = self.credentials.get_or_insert_default();
+        credentials.append(name, value);
+        Ok(())
     }
 
     /// What it shows of its sender.
@@ -213,7 +227,7 @@ fn kind(parsed: &httparse::Request<'_, '_>) -> Kind {
     match parsed.method {
         // A tunnel is refused by whoever refuses the rest.
         Some("CONNECT") => Kind::Other,
-        _ if !path.starts_with('/') && path.contains("://") => Kind::Scrape,
+        _ if !path.starts_with('/') && is_absolute(path) => Kind::Scrape,
         Some("POST") => match path.as_bytes().split(|byte| *byte == b'?').next() {
             Some(b"/poll") => Kind::Poll { wait: None },
             Some(b"/push") => Kind::Push,
@@ -223,27 +237,30 @@ fn kind(parsed: &httparse::Request<'_, '_>) -> Kind {
     }
 }
 
+fn is_absolute(uri: &str) -> bool {
+    uri.as_bytes().windows(3).any(|three| three == b"://")
+}
+
 /// Whether a line ends in a line feed alone, which httparse takes. A carriage return alone it does
 /// not.
 fn has_bare_line_feed(head: &[u8]) -> bool {
-    memchr_iter(b'\n', head).any(|at| at == 0 || head.get(at - 1) != Some(&b'\r'))
+    let behind = head.get(1..).unwrap_or_default();
+    // All of it: the compiler makes a few wide instructions of that.
+    let is_bare = |(before, byte): (&u8, &u8)| *byte == b'\n' && *before != b'\r';
+    let is_any = head
+        .iter()
+        .zip(behind)
+        .fold(false, |any, two| any | is_bare(two));
+    is_any || head.first() == Some(&b'\n')
 }
 
-/// The header with the credentials for the proxy. hyper keeps that of the rest.
-fn credentials(kind: Kind) -> Option<HeaderName> {
-    match kind {
-        Kind::Poll { .. } | Kind::Push => Some(AUTHORIZATION),
-        Kind::Scrape => Some(PROXY_AUTHORIZATION),
-        Kind::Other => None,
+/// The name of a header that has the credentials for the proxy. hyper keeps that of the rest.
+fn credentials(kind: Kind, field: Field) -> Option<HeaderName> {
+    match (kind, field) {
+        (Kind::Poll { .. } | Kind::Push, Field::Authorization) => Some(AUTHORIZATION),
+        (Kind::Scrape, Field::ProxyAuthorization) => Some(PROXY_AUTHORIZATION),
+        _ => None,
     }
-}
-
-/// The members of a comma-separated list.
-fn options(value: &[u8]) -> impl Iterator<Item = &str> {
-    std::str::from_utf8(value)
-        .unwrap_or_default()
-        .split(',')
-        .map(str::trim)
 }
 
 #[cfg(test)]
