@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::fleet::Polls;
 use crate::messages::Inner;
+use crate::placement::Placement;
 use crate::rows::RowName;
 
 /// Measures what PushProx's proxy and client cost, and compares it with the goals.
@@ -89,6 +90,10 @@ pub(crate) struct BenchArgs {
     /// How often each side is measured in turn
     #[arg(long, value_name = "COUNT", default_value_t = 14)]
     pub(crate) rounds: usize,
+
+    /// Which CPUs the fleet and the processes under test run on
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Placement::Free)]
+    pub(crate) placement: Placement,
 
     /// Which connections polls go out on
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Polls::Same)]

@@ -6,12 +6,16 @@ use std::fs;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::placement::Placement;
+
 /// Where something was measured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
     pub(crate) cores: usize,
     pub(crate) kernel: String,
+    #[serde(default)]
+    pub(crate) placement: Placement,
 }
 
 impl Machine {
@@ -28,6 +32,7 @@ impl Machine {
             processor: line("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: format!("Linux {}", line("/proc/sys/kernel/osrelease", "")),
+            placement: Placement::default(),
         }
     }
 }

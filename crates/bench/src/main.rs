@@ -8,6 +8,7 @@
 //! | `rows` | the goals, and how each is measured |
 //! | `scale`, `plot` | how cost grows |
 //! | `relay`, `account`, `kernel` | processes under test, and the kernel's account of them |
+//! | `placement` | which CPUs they run on |
 //! | `least_relay` | the least that any relay can do, to divide by |
 //! | `fleet` | fake clients and scrapers around a relay, and the loads that they are |
 //! | `around` | a fake target and a fake proxy around the client |
@@ -32,6 +33,7 @@ mod kernel;
 mod least_relay;
 mod messages;
 mod payload;
+mod placement;
 mod plot;
 mod poller;
 mod relay;
@@ -47,6 +49,7 @@ use clap::{Parser as _, ValueEnum as _};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use cli::{BenchArgs, Cli, Command, RunArgs};
+use kernel::Machine;
 use report::Verdict;
 use rows::{Bench, RowName};
 use scale::{Point, Scale};
@@ -115,7 +118,10 @@ fn plot(scale: &Path, svg: &Path) -> anyhow::Result<()> {
 /// What is measured, with fleets of `clients` at the most.
 fn bench(args: &BenchArgs, clients: usize) -> anyhow::Result<Bench> {
     let beside = std::env::current_exe().context("cannot find this program")?;
+    let mut machine = Machine::this();
+    machine.placement = args.placement.take()?;
     let bench = Bench {
+        machine,
         proxy: args
             .proxy
             .clone()

@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::account::Account;
 use crate::fleet::{Fleet, Outcome};
 use crate::kernel::tcp_timeouts;
+use crate::placement;
 
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -28,13 +29,14 @@ impl Process {
         program: &Path,
         arguments: impl IntoIterator<Item = OsString>,
     ) -> anyhow::Result<Self> {
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(arguments)
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
+            .stderr(Stdio::piped());
+        let mut child = placement::start(&mut command)
             .with_context(|| format!("cannot start {}", program.display()))?;
         let stderr = child
             .stderr

@@ -34,9 +34,10 @@ impl Report {
             processor,
             cores,
             kernel,
+            placement,
         } = &self.machine;
         format!(
-            "{} met, {} missed, {} failed, in {:.0} s on {cores} × {processor}, {kernel}",
+            "{} met, {} missed, {} failed, in {:.0} s on {cores} × {processor}, {kernel}, placement {placement}",
             self.count(Verdict::Met),
             self.count(Verdict::Missed),
             self.count(Verdict::Failed),

@@ -75,7 +75,7 @@ pub(crate) fn measure(
         points.push(point);
     }
     Ok(Scale {
-        machine: Machine::this(),
+        machine: bench.machine.clone(),
         points,
         kernel: kernel(bench)?,
         idle_connection: idle_connection(bench)?,

@@ -157,7 +157,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 pub(crate) fn named_by_connection<'h>(parsed: &[httparse::Header<'h>]) -> Vec<&'h str> {
     parsed
         .iter()
-        .filter(|header| Field::named(header.name) == Some(Field::Connection))
+        .filter(|header| header.name.eq_ignore_ascii_case("connection"))
         .filter_map(|header| std::str::from_utf8(header.value).ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)

@@ -25,6 +25,7 @@ use crate::report::{Report, Row, median};
 /// What is measured, and how.
 #[derive(Debug)]
 pub(crate) struct Bench {
+    pub(crate) machine: Machine,
     pub(crate) proxy: PathBuf,
     pub(crate) client: PathBuf,
     /// The size of the fleet that is parked.
@@ -84,7 +85,7 @@ impl Bench {
     /// measured. Each is shown as soon as it is there.
     pub(crate) fn run(&self, wanted: &[RowName], mut show: impl FnMut(&Row)) -> Report {
         let start = Instant::now();
-        let mut report = Report::new(Machine::this());
+        let mut report = Report::new(self.machine.clone());
         let mut keep = |name: RowName, rows: anyhow::Result<Vec<Row>>| {
             let rows = rows.unwrap_or_else(|error| vec![Row::failed(name.name(), &error)]);
             for row in rows {
