@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::StatusCode;
 use pushprox_daemon::guard::{Denied, Place};
 use pushprox_protocol::fqdn::NameError;
@@ -21,6 +21,7 @@ use crate::http1::socket::Socket;
 use crate::limits::{Limit, told};
 use crate::parked::{Later, Parked};
 use crate::parting::refuse_body;
+use crate::rendezvous::ParkedPoll;
 
 /// Why a poll is not parked.
 #[derive(Debug, thiserror::Error)]
@@ -64,51 +65,52 @@ pub(crate) fn accept<'a>(
 ) -> Result<Parked, Later<'a>> {
     let since = Instant::now();
     let wait = Wait::granted(preferred, proxy.poll_max_wait);
-    let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
-    let register = move |name: Fqdn, member: Option<Box<Registrant>>, body: RequestBody, now| {
-        let parked = proxy.rendezvous.park(&name, wait.duration(), now);
-        let Some(poll) = parked else {
-            return Err(Box::new(body));
-        };
-        let mut socket = body.into_socket();
+    let register = move |name: &Fqdn, now| {
+        let poll = proxy.rendezvous.park(name, wait.duration(), now);
+        poll.ok_or(Refusal::Full)
+    };
+    let keep_alive = request.keep_alive;
+    let parked = move |mut socket: Socket, poll: ParkedPoll, member: Option<Box<Registrant>>| {
         socket.settle(&proxy.buffers);
-        Ok(Parked {
+        Parked {
             socket,
             poll,
             member,
             preferred: wait.preferred(),
-            keep_alive: request.keep_alive,
+            keep_alive,
             since,
-        })
-    };
-    let arrived = match proxy.access.admits_anyone(peer, Role::Client) {
-        true => body
-            .take_if_arrived()
-            .map(|pieces| name_in(&pieces, proxy.limits.poll_size)),
-        false => None,
-    };
-    let refused = match arrived {
-        Some(Ok(name)) => match register(name, None, body, since) {
-            Ok(parked) => return Ok(parked),
-            Err(body) => (Refusal::Full, *body),
-        },
-        Some(Err(refusal)) => (refusal, body),
-        None => {
-            return Err(unless_draining(proxy, async move {
-                let (refusal, body) = match join(&mut body, &request, peer, proxy).await {
-                    Ok((name, member)) => match register(name, member, body, Instant::now()) {
-                        Ok(parked) => return Ok(parked),
-                        Err(body) => (Refusal::Full, *body),
-                    },
-                    Err(refusal) => (refusal, body),
-                };
-                Err(refuse(body, refusal, &request, since, proxy).await)
-            }));
         }
     };
+    let arrived = match proxy.access.admits_anyone(peer, Role::Client) {
+        true => request.if_arrived(socket.ahead()),
+        false => None,
+    };
+    let registered = arrived.map(|(name, length)| {
+        let name = name_in(name, proxy.limits.poll_size)?;
+        Ok((register(&name, since)?, length))
+    });
+    let refusal = match registered {
+        Some(Ok((poll, length))) => {
+            let mut socket = socket;
+            socket.split_ahead(length);
+            return Ok(parked(socket, poll, None));
+        }
+        Some(Err(refusal)) => Some(refusal),
+        None => None,
+    };
     Err(unless_draining(proxy, async move {
-        let (refusal, body) = refused;
-        Err(refuse(body, refusal, &request, since, proxy).await)
+        let mut body = RequestBody::new(socket, &request, proxy.buffers.clone());
+        let registered = match refusal {
+            Some(refusal) => Err(refusal),
+            None => {
+                let joined = join(&mut body, &request, peer, proxy).await;
+                joined.and_then(|(name, member)| Ok((register(&name, Instant::now())?, member)))
+            }
+        };
+        match registered {
+            Ok((poll, member)) => Ok(parked(body.into_socket(), poll, member)),
+            Err(refusal) => Err(refuse(body, refusal, &request, since, proxy).await),
+        }
     }))
 }
 
@@ -203,18 +205,10 @@ async fn read_name(
     let name = timeout(time, reading)
         .await
         .map_err(|_| Refusal::TooSlow(time))??;
-    name_in(&[name], limit)
+    name_in(&name, limit)
 }
 
-pub(crate) fn name_in(pieces: &[Bytes], limit: usize) -> Result<Fqdn, Refusal> {
-    let joined;
-    let bytes = match pieces {
-        [piece] => piece,
-        pieces => {
-            joined = Bytes::from(pieces.concat());
-            &joined
-        }
-    };
+pub(crate) fn name_in(bytes: &[u8], limit: usize) -> Result<Fqdn, Refusal> {
     if bytes.len() > limit {
         return Err(Refusal::TooLarge(limit));
     }

@@ -208,6 +208,15 @@ impl Request {
         self.credentials.as_deref().unwrap_or(&NOTHING)
     }
 
+    /// Its body, where that tells its length and is in `bytes` behind the head, and the length of both.
+    pub(crate) fn if_arrived<'b>(&self, bytes: &'b [u8]) -> Option<(&'b [u8], usize)> {
+        let Framing::Length(length) = self.body else {
+            return None;
+        };
+        let end = self.head.checked_add(usize::try_from(length).ok()?)?;
+        Some((bytes.get(self.head..end)?, end))
+    }
+
     /// Whether anything of the request comes behind its head.
     pub(crate) fn has_body(&self) -> bool {
         self.body != Framing::Length(0)
