@@ -91,6 +91,11 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 14)]
     pub(crate) rounds: usize,
 
+    /// How many scrapes a second the open loop has
+    #[arg(long, value_name = "COUNT", default_value_t = 500,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rate: u32,
+
     /// Which CPUs the fleet and the processes under test run on
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = Placement::Free)]
     pub(crate) placement: Placement,

@@ -132,6 +132,7 @@ fn bench(args: &BenchArgs, clients: usize) -> anyhow::Result<Bench> {
             .unwrap_or_else(|| beside.with_file_name("client")),
         clients,
         rounds: args.rounds.max(1),
+        rate: args.rate,
         polls: args.polls,
         inner: args.inner,
     };

@@ -31,6 +31,8 @@ pub(crate) struct Bench {
     /// The size of the fleet that is parked.
     pub(crate) clients: usize,
     pub(crate) rounds: usize,
+    /// Scrapes a second in the open loop.
+    pub(crate) rate: u32,
     pub(crate) polls: Polls,
     pub(crate) inner: Inner,
 }

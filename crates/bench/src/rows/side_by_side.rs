@@ -11,7 +11,7 @@ use crate::report::Row;
 
 /// A load, and the goal under it.
 struct Case {
-    figure: &'static str,
+    figure: String,
     size: usize,
     clients: usize,
     load: Load,
@@ -39,7 +39,7 @@ pub(super) fn measure(bench: &Bench, name: RowName) -> anyhow::Result<Row> {
     }
     let ratios = ratios(&of_proxy, &of_least);
     Ok(
-        Row::of_rounds(name.name(), case.figure, ratios, case.limit, "×")
+        Row::of_rounds(name.name(), &case.figure, ratios, case.limit, "×")
             .detail(words("proxy", &of_proxy))
             .detail(words("least relay", &of_least)),
     )
@@ -47,7 +47,7 @@ pub(super) fn measure(bench: &Bench, name: RowName) -> anyhow::Result<Row> {
 
 fn case(bench: &Bench, name: RowName) -> Case {
     let case = Case {
-        figure: "CPU per scrape, 20 kB, 16 at once ÷ least relay",
+        figure: "CPU per scrape, 20 kB, 16 at once ÷ least relay".to_owned(),
         size: 20_000,
         clients: 100,
         load: Load::AtOnce(16),
@@ -57,16 +57,19 @@ fn case(bench: &Bench, name: RowName) -> Case {
     };
     match name {
         RowName::Open => Case {
-            figure: "CPU per scrape, 20 kB, 2,000 clients, 500/s ÷ least relay",
+            figure: format!(
+                "CPU per scrape, 20 kB, 2,000 clients, {}/s ÷ least relay",
+                bench.rate
+            ),
             clients: 2000,
-            load: Load::PerSecond(500),
+            load: Load::PerSecond(bench.rate),
             rounds: bench.rounds.div_ceil(2),
             round: Duration::from_millis(1500),
             limit: 1.6,
             ..case
         },
         RowName::Cpu500 => Case {
-            figure: "CPU per scrape, 500 kB, 16 at once ÷ least relay",
+            figure: "CPU per scrape, 500 kB, 16 at once ÷ least relay".to_owned(),
             size: 500_000,
             limit: 1.3,
             ..case
