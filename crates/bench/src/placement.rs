@@ -42,15 +42,13 @@ impl Placement {
             return Ok(self);
         }
         let all = sched_getaffinity(None).context("cannot see the CPUs of this process")?;
-        let first = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu));
-        let first = first.context("there is no CPU for this process")?;
-        let mut fleet = CpuSet::new();
-        fleet.set(first);
+        let fleet = first_of(&all)?;
         let is_apart = self == Self::Apart && all.count() > 1;
         let mut under_test = fleet;
         if is_apart {
-            under_test = all;
-            under_test.unset(first);
+            let others = (0..CpuSet::MAX_CPU).filter(|cpu| !fleet.is_set(*cpu) && all.is_set(*cpu));
+            under_test = CpuSet::new();
+            others.for_each(|cpu| under_test.set(cpu));
         }
         sched_setaffinity(None, &fleet).context("cannot choose a CPU for the fleet")?;
         PLACES.get_or_init(|| Places { fleet, under_test });
@@ -69,6 +67,37 @@ impl fmt::Display for Placement {
             Self::Apart => "apart",
         })
     }
+}
+
+/// This thread, and each process that it starts, are on one CPU as long as this lives.
+#[derive(Debug)]
+pub(crate) struct OnOneCpu {
+    before: CpuSet,
+}
+
+/// Goes to one CPU with all that is started from now on, where places are the kernel's to choose.
+pub(crate) fn on_one_cpu() -> anyhow::Result<Option<OnOneCpu>> {
+    if PLACES.get().is_some() {
+        return Ok(None);
+    }
+    let before = sched_getaffinity(None).context("cannot see the CPUs of this process")?;
+    let one = first_of(&before)?;
+    sched_setaffinity(None, &one).context("cannot choose a CPU")?;
+    Ok(Some(OnOneCpu { before }))
+}
+
+impl Drop for OnOneCpu {
+    fn drop(&mut self) {
+        // Where it has come from it can go back to, unless the machine has changed meanwhile.
+        sched_setaffinity(None, &self.before).ok();
+    }
+}
+
+fn first_of(cpus: &CpuSet) -> anyhow::Result<CpuSet> {
+    let first = (0..CpuSet::MAX_CPU).find(|cpu| cpus.is_set(*cpu));
+    let mut one = CpuSet::new();
+    one.set(first.context("there is no CPU for this process")?);
+    Ok(one)
 }
 
 /// Starts a process under test in its place, where all of its threads will be.
