@@ -340,10 +340,7 @@ mod tests {
         let tasks = tokio_util::task::TaskTracker::new();
         let idle = tasks.spawn({
             let proxy = proxy.clone();
-            async move {
-                let until = Instant::now() + Duration::from_secs(360);
-                proxy.idle.stay(until, true, pending::<()>()).await
-            }
+            async move { proxy.idle.stay(pending::<()>()).await }
         });
         sleep(Duration::from_secs(60)).await;
         let newcomer = proxy.crowd.join();

@@ -12,7 +12,6 @@ use crate::http1::answer::Answer;
 use crate::http1::pace::Pace;
 use crate::http1::request::{BadRequest, Kind, Request};
 use crate::http1::socket::Socket;
-use crate::idle::IDLE_TIMEOUT;
 use crate::limits::{Limit, told};
 use crate::parting::part;
 use crate::{Proxy, exchange, parked, poll, push, scrape};
@@ -85,9 +84,12 @@ fn next_request<'a>(
     async move {
         if socket.ahead().is_empty() {
             socket.settle(&proxy.buffers);
-            let deadline = until.unwrap_or_else(|| Instant::now() + IDLE_TIMEOUT);
             let filled = poll_fn(|cx| socket.poll_fill(cx, &proxy.buffers));
-            match proxy.idle.stay(deadline, until.is_none(), filled).await {
+            let filled = match until {
+                Some(until) => proxy.idle.wait(until, filled),
+                None => proxy.idle.stay(filled),
+            };
+            match filled.await {
                 Some(Ok(1..)) => {}
                 Some(Ok(0) | Err(_)) => return Ok(None),
                 None => {

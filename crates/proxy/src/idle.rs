@@ -41,8 +41,7 @@ struct Waiting {
 #[derive(Debug)]
 struct Place {
     until: Instant,
-    /// Since when it has been idle, where it can be done without.
-    idle_since: Option<Instant>,
+    is_spare: bool,
     waker: Waker,
 }
 
@@ -53,14 +52,18 @@ impl Idle {
     where
         F: Future + Unpin,
     {
-        self.stay(until, false, request)
+        self.begin(until, false, request)
     }
 
-    /// As [`Idle::wait`], with a connection that may be done without.
-    pub(crate) fn stay<F>(&self, until: Instant, is_spare: bool, request: F) -> Wait<'_, F>
+    /// Waits for a request for about [`IDLE_TIMEOUT`], with a connection that may be done without.
+    pub(crate) fn stay<F>(&self, request: F) -> Wait<'_, F>
     where
         F: Future + Unpin,
     {
+        self.begin(Instant::now() + IDLE_TIMEOUT, true, request)
+    }
+
+    fn begin<F>(&self, until: Instant, is_spare: bool, request: F) -> Wait<'_, F> {
         Wait {
             idle: self,
             until,
@@ -136,9 +139,11 @@ impl Waiting {
                 return None;
             }
             self.asked = Some(now);
-            let idle = |(key, place): (PlaceKey, &Place)| Some((place.idle_since?, key));
-            let mut idle: Vec<_> = self.places.iter().filter_map(idle).collect();
-            idle.retain(|(since, _)| *since + NEEDLESS_AFTER <= now);
+            // They all wait for the same time: who is over first has been idle for the longest.
+            let until = now + (IDLE_TIMEOUT - NEEDLESS_AFTER);
+            let is_idle = |place: &Place| place.is_spare && place.until <= until;
+            let idle = self.places.iter().filter(|(_, place)| is_idle(place));
+            let mut idle: Vec<_> = idle.map(|(key, place)| (place.until, key)).collect();
             idle.sort_unstable_by(|a, b| b.cmp(a));
             self.spare = idle.into_iter().map(|(_, key)| key).collect();
         }
@@ -170,7 +175,7 @@ impl<F> Wait<'_, F> {
             let until = self.until;
             self.place = Some(waiting.places.insert(Place {
                 until,
-                idle_since: self.is_spare.then(Instant::now),
+                is_spare: self.is_spare,
                 waker: cx.waker().clone(),
             }));
             let sweep = waiting.sweep_for(until);
@@ -269,10 +274,17 @@ mod tests {
     async fn the_longest_idle_is_done_without_first_and_who_is_busy_never() {
         let idle = Arc::new(Idle::default());
         let tasks = tokio_util::task::TaskTracker::new();
-        let until = Instant::now() + Duration::from_secs(360);
         let wait = |is_spare| {
             let idle = idle.clone();
-            tasks.spawn(async move { idle.stay(until, is_spare, pending::<()>()).await })
+            tasks.spawn(async move {
+                match is_spare {
+                    true => idle.stay(pending::<()>()).await,
+                    false => {
+                        idle.wait(Instant::now() + IDLE_TIMEOUT, pending::<()>())
+                            .await
+                    }
+                }
+            })
         };
         let second = async || tokio::time::sleep(Duration::from_secs(1)).await;
         let busy = wait(false);

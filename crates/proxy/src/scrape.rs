@@ -257,7 +257,9 @@ async fn send(
         let before = head.take().unwrap_or_default();
         let Some(data) = piece else {
             let last = if is_chunked { LAST_CHUNK } else { b"" };
-            write(socket, [&before, last, b""], patience).await?;
+            if !before.is_empty() || !last.is_empty() {
+                write(socket, [&before, last, b""], patience).await?;
+            }
             return Ok(());
         };
         report.bytes += data.len() as u64;

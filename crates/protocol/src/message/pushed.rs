@@ -232,7 +232,7 @@ fn version(bytes: &[u8]) -> Version {
         None => *byte == b' ',
     };
     let start = bytes.get(..=VERSION.len()).unwrap_or(bytes);
-    if !start.iter().enumerate().all(fits) || start.starts_with(VERSION) {
+    if start.starts_with(VERSION) || !start.iter().enumerate().all(fits) {
         Version::Known
     } else if start.len() <= VERSION.len() {
         Version::Unfinished

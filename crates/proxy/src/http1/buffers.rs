@@ -20,7 +20,7 @@ impl Buffers {
                 .get_mut(place)
                 .is_some_and(|buffer| buffer.try_reclaim(SIZE))
             {
-                return free.remove(place);
+                return free.swap_remove(place);
             }
         }
         drop(free);

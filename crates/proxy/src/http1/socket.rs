@@ -173,9 +173,9 @@ impl Socket {
 
     /// Lets go of the buffer before a wait: what is left in it moves to one of its own size.
     pub(crate) fn settle(&mut self, buffers: &Buffers) {
-        let ahead = std::mem::take(&mut self.0.ahead);
-        self.0.ahead = BytesMut::from(&*ahead);
-        if ahead.capacity() > 0 {
+        if self.0.ahead.capacity() > 0 {
+            let ahead = std::mem::take(&mut self.0.ahead);
+            self.0.ahead = BytesMut::from(&*ahead);
             buffers.give(ahead);
         }
     }
