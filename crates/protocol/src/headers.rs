@@ -67,28 +67,30 @@ impl Field {
         let first = name.as_bytes().first()?.to_ascii_lowercase();
         // Nearly all names are told apart by this, and compared with one other at the most.
         let (spelling, field) = match (first, name.len()) {
-            (b'a', 13) => ("authorization", Self::Authorization),
-            (b'c', 10) => ("connection", Self::Connection),
-            (b'c', 14) => ("content-length", Self::ContentLength),
-            (b'c', 16) => ("content-encoding", Self::ContentEncoding),
-            (b'd', 4) => ("date", Self::Date),
-            (b'e', 6) => ("expect", Self::Expect),
-            (b'h', 4) => ("host", Self::Host),
-            (b'i', 2) => ("id", Self::Id),
-            (b'k', 10) => ("keep-alive", Self::OfTheHop),
+            (b'a', 13) => ("Authorization", Self::Authorization),
+            (b'c', 10) => ("Connection", Self::Connection),
+            (b'c', 14) => ("Content-Length", Self::ContentLength),
+            (b'c', 16) => ("Content-Encoding", Self::ContentEncoding),
+            (b'd', 4) => ("Date", Self::Date),
+            (b'e', 6) => ("Expect", Self::Expect),
+            (b'h', 4) => ("Host", Self::Host),
+            (b'i', 2) => ("Id", Self::Id),
+            (b'k', 10) => ("Keep-Alive", Self::OfTheHop),
             (b'p', _) => return Self::named_with_p(name),
-            (b't', 2) => ("te", Self::OfTheHop),
-            (b't', 7) => ("trailer", Self::OfTheHop),
-            (b't', 17) => ("transfer-encoding", Self::TransferEncoding),
-            (b'u', 7) => ("upgrade", Self::OfTheHop),
-            (b'x', 27) => ("x-prometheus-scrape-timeout", Self::ScrapeTimeout),
+            (b't', 2) => ("TE", Self::OfTheHop),
+            (b't', 7) => ("Trailer", Self::OfTheHop),
+            (b't', 17) => ("Transfer-Encoding", Self::TransferEncoding),
+            (b'u', 7) => ("Upgrade", Self::OfTheHop),
+            (b'x', 27) => ("X-Prometheus-Scrape-Timeout", Self::ScrapeTimeout),
             (b'x', 35) => (
-                "x-prometheus-scrape-timeout-seconds",
+                "X-Prometheus-Scrape-Timeout-Seconds",
                 Self::ScrapeTimeoutSeconds,
             ),
             _ => return None,
         };
-        name.eq_ignore_ascii_case(spelling).then_some(field)
+        // As nearly all programs write it, which is the quicker look.
+        let is_it = name == spelling || name.eq_ignore_ascii_case(spelling);
+        is_it.then_some(field)
     }
 
     fn named_with_p(name: &str) -> Option<Self> {
