@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pushprox_testkit::wait::{SOON, free_port, idle, until};
+use pushprox_testkit::wait::{SOON, free_port, idle, listener_at, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -28,7 +28,7 @@ enum Impostor {
 impl Impostor {
     /// Sits down at the address until the guard is dropped.
     async fn at(self, address: SocketAddr) -> DropGuard {
-        let listener = listen(address).await;
+        let listener = listener_at(address).await;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let stopped = stop.clone();
         let spawning = tasks.clone();
@@ -120,7 +120,7 @@ impl Outage {
 
     /// The proxy comes back, and the first scrape is answered.
     async fn ends(mut self) {
-        let listener = listen(self.address).await;
+        let listener = listener_at(self.address).await;
         let mut proxy = Proxy::over(Peer::serve(listener, |stream| async { Some(stream) }));
         proxy.hand_out(&scrape("1", "", "10", "")).await;
         let line = self.log.line("the proxy takes polls again").await;
@@ -131,14 +131,6 @@ impl Outage {
         push.answer("200 OK", "");
         self.client.stop().await;
     }
-}
-
-/// Listens where another has just listened, and may not be gone yet.
-async fn listen(address: SocketAddr) -> TcpListener {
-    until("the address is free", SOON, async || {
-        TcpListener::bind(address).await.ok()
-    })
-    .await
 }
 
 async fn is_outlived(impostor: Impostor, why: &str) {
@@ -355,7 +347,7 @@ async fn a_proxy_that_accepts_and_says_nothing_is_polled_once_and_left_when_it_g
 async fn a_poll_that_is_held_tells_that_the_proxy_is_back() {
     let (mut outage, _) = Outage::begin(None).await;
     outage.told("connection refused").await;
-    let listener = listen(outage.address).await;
+    let listener = listener_at(outage.address).await;
     let mut proxy = Proxy::over(Peer::serve(listener, |stream| async { Some(stream) }));
     let _held = proxy.poll().await;
     outage.log.line("the proxy takes polls again").await;

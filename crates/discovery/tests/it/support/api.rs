@@ -7,9 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pushprox_testkit::wait::free_port;
+use pushprox_testkit::wait::{free_port, listener_at};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -187,7 +186,7 @@ impl Api {
 
     /// The server is back, at the same address.
     pub async fn come_back(&mut self) {
-        let listener = TcpListener::bind(self.address).await.unwrap();
+        let listener = listener_at(self.address).await;
         self.serving.spawn(serve(
             listener,
             self.acceptor.clone(),

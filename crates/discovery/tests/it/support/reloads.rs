@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pushprox_testkit::wait::free_port;
+use pushprox_testkit::wait::{free_port, listener_at};
 use pushprox_testkit::wire::Connection;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// A running stand-in.
@@ -61,7 +60,7 @@ impl Reloads {
 
     /// Is back.
     pub async fn come_back(&mut self) {
-        let listener = TcpListener::bind(self.address).await.unwrap();
+        let listener = listener_at(self.address).await;
         let shared = Arc::clone(&self.shared);
         self.serving.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
