@@ -139,13 +139,7 @@ async fn watches_that_end_in_time_are_continued_without_a_list() {
     bench.api.end_watches();
     bench.service("web", &[(one.address(), false)]);
     bench.clients_are(&[]).await;
-    let lists = bench
-        .api
-        .requests()
-        .iter()
-        .filter(|request| request.starts_with("list"))
-        .count();
-    assert_eq!(lists, 1);
+    assert_eq!(bench.api.lists(), 1);
 }
 
 #[tokio::test]
@@ -170,13 +164,7 @@ async fn long_lists_come_by_pages() {
         .collect();
     let _discovery = bench.start(&[]).await;
     bench.clients_are(&wanted).await;
-    let lists = bench
-        .api
-        .requests()
-        .iter()
-        .filter(|request| request.starts_with("list"))
-        .count();
-    assert_eq!(lists, 4);
+    assert_eq!(bench.api.lists(), 4);
 }
 
 #[tokio::test]

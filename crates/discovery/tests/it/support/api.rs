@@ -199,6 +199,15 @@ impl Api {
         self.shared.state.lock().requests.clone()
     }
 
+    /// How many of them were lists.
+    pub fn lists(&self) -> usize {
+        let requests = self.requests();
+        let lists = requests
+            .iter()
+            .filter(|request| request.starts_with("list"));
+        lists.count()
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.shared.state.lock();
         change(&mut state);
