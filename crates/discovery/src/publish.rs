@@ -57,8 +57,8 @@ pub enum PublishError {
     #[error("Prometheus has refused this configuration")]
     StillRefused,
     /// Prometheus had not come up with this configuration and is given the last good one.
-    #[error("Prometheus is given its last good configuration until it is up")]
-    HeldBack,
+    #[error("Prometheus is given its last good configuration until it is up: {0}")]
+    HeldBack(ReloadError),
     /// A task has died.
     #[error("a write was given up")]
     Cancelled,
@@ -179,12 +179,12 @@ impl Publisher {
             return Err(PublishError::StillRefused);
         }
         if self.is_held_back {
-            // Once Prometheus is up, the next attempt writes what should be there.
-            self.is_held_back = self
-                .ask_to_reload()
-                .await
-                .is_err_and(|error| error.is_down());
-            return Err(PublishError::HeldBack);
+            if let Err(error) = self.ask_to_reload().await
+                && error.is_silence()
+            {
+                return Err(PublishError::HeldBack(error));
+            }
+            self.is_held_back = false;
         }
         let written = self.write_target(Arc::clone(config)).await;
         self.count_failure(&written);
@@ -253,24 +253,25 @@ impl Publisher {
                 self.stand_by_good(&material.config).await;
             }
             Err(ReloadError::Down(_)) => self.hold_back(material).await,
-            Err(ReloadError::Unavailable(_)) => {}
+            // It may be loading this very configuration.
+            Err(ReloadError::Unanswered(_) | ReloadError::Unavailable(_)) => {}
         }
         // One that answers has taken what it found when it started.
-        if !outcome.as_ref().is_err_and(ReloadError::is_down) {
+        if !outcome.as_ref().is_err_and(ReloadError::is_silence) {
             self.down_since = None;
         }
         outcome
     }
 
     /// Asks Prometheus for a reload, and counts it. Nothing where there is none to ask.
-    async fn ask_to_reload(&self) -> Result<(), ReloadError> {
-        let Some(reloader) = &self.settings.reloader else {
+    async fn ask_to_reload(&mut self) -> Result<(), ReloadError> {
+        let Some(reloader) = &mut self.settings.reloader else {
             return Ok(());
         };
         let outcome = tokio::select! {
             outcome = reloader.reload() => outcome,
             () = self.stopped.cancelled() => {
-                Err(ReloadError::Unavailable("discovery is shutting down".to_owned()))
+                Err(ReloadError::Unanswered("discovery is shutting down".to_owned()))
             }
         };
         match &outcome {
@@ -366,9 +367,15 @@ impl Publisher {
         Ok(())
     }
 
-    async fn write_target(&self, config: Arc<[u8]>) -> Result<bool, PublishError> {
+    async fn write_target(&mut self, config: Arc<[u8]>) -> Result<bool, PublishError> {
         let path = self.settings.files.target.clone();
-        blocking(move || writer::replace(&path, &config)).await
+        let written = blocking(move || writer::replace(&path, &config)).await;
+        if let Some(reloader) = &mut self.settings.reloader
+            && matches!(written, Ok(true))
+        {
+            reloader.file_changed();
+        }
+        written
     }
 
     async fn remove_stale(&self, snapshot: &Arc<Snapshot>) -> Result<(), PublishError> {

@@ -193,9 +193,55 @@ async fn a_prometheus_that_stays_down_gets_its_last_good_configuration_until_it_
         .daemon
         .line(&["its last good one is put back"])
         .await;
+    // It is not up as long as it says nothing.
+    bench.reloads.says(Some(""));
+    let asked = bench.reloads.asked();
     bench.reloads.come_back().await;
+    until("asked again", SOON, async || {
+        (bench.reloads.asked() > asked + 1).then_some(())
+    })
+    .await;
+    assert_eq!(std::fs::read_to_string(bench.target()).unwrap(), good);
+    bench.reloads.says(None);
     bench
         .clients_are(&[(one.address(), &["a"]), (two.address(), &["b"])])
+        .await;
+}
+
+#[tokio::test]
+async fn a_reload_that_takes_long_is_waited_for_while_clients_still_come_and_go() {
+    let bench = Bench::new().await;
+    let (one, two) = (Roster::of(&["a"]).await, Roster::of(&["b"]).await);
+    bench.service("web", &[(one.address(), true)]);
+    let mut discovery = bench.start(&[]).await;
+    bench.clients_are(&[(one.address(), &["a"])]).await;
+    bench.reloads.answers(false);
+    bench.service("web", &[(two.address(), true)]);
+    let long = Duration::from_secs(180);
+    let unanswered = "reloads_total{outcome=\"unanswered\"}";
+    until("it takes long", long, async || {
+        discovery.metric(unanswered).await
+    })
+    .await;
+    discovery
+        .daemon
+        .line(&["level=error", "the reload takes more than 60s"])
+        .await;
+    one.lists(&["a", "c"]);
+    until("its SD file", long, async || {
+        let clients = bench.clients();
+        (clients.get(&one.address().to_string())? == &["a", "c"]).then_some(())
+    })
+    .await;
+    assert_eq!(bench.reloads.asked(), 2);
+    bench.reloads.answers(true);
+    discovery
+        .daemon
+        .line(&["Prometheus has all that is known again"])
+        .await;
+    assert_eq!(bench.reloads.asked(), 2);
+    bench
+        .clients_are(&[(one.address(), &["a", "c"]), (two.address(), &["b"])])
         .await;
 }
 

@@ -4,10 +4,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use pushprox_testkit::wait::{free_port, listener_at};
 use pushprox_testkit::wire::Connection;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// A running stand-in.
@@ -22,6 +24,9 @@ struct Shared {
     /// Configurations that hold it are refused.
     dislikes: Mutex<Option<&'static str>>,
     status: Mutex<Option<&'static str>>,
+    /// Whether requests are answered; else they wait.
+    answers: watch::Sender<bool>,
+    asked: AtomicUsize,
     loaded: Mutex<Vec<(bool, String)>>,
 }
 
@@ -35,6 +40,8 @@ impl Reloads {
                 target: target.to_owned(),
                 dislikes: Mutex::default(),
                 status: Mutex::default(),
+                answers: watch::Sender::new(true),
+                asked: AtomicUsize::new(0),
                 loaded: Mutex::default(),
             }),
             serving: JoinSet::new(),
@@ -48,9 +55,19 @@ impl Reloads {
         *self.shared.dislikes.lock() = text;
     }
 
-    /// Answers with this status and does nothing, or works.
+    /// Answers with this status and does nothing, or breaks off without any, or works.
     pub fn says(&self, status: Option<&'static str>) {
         *self.shared.status.lock() = status;
+    }
+
+    /// Lets whoever asks wait, or answers.
+    pub fn answers(&self, answers: bool) {
+        self.shared.answers.send_replace(answers);
+    }
+
+    /// How often it was asked.
+    pub fn asked(&self) -> usize {
+        self.shared.asked.load(Ordering::Relaxed)
     }
 
     /// Goes away.
@@ -67,6 +84,9 @@ impl Reloads {
                 let mut connection = Connection::over(stream);
                 if let Ok(request) = connection.receive().await {
                     assert_eq!((request.method(), request.uri()), ("POST", "/-/reload"));
+                    shared.asked.fetch_add(1, Ordering::Relaxed);
+                    let mut answers = shared.answers.subscribe();
+                    answers.wait_for(|answers| *answers).await.ok();
                     let answer = shared.answer();
                     connection.send(answer.as_bytes()).await.ok();
                 }
@@ -90,6 +110,9 @@ impl Reloads {
 impl Shared {
     fn answer(&self) -> String {
         if let Some(status) = *self.status.lock() {
+            if status.is_empty() {
+                return String::new();
+            }
             return format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         }
         let config = std::fs::read_to_string(&self.target).unwrap_or_default();
