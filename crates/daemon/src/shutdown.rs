@@ -4,13 +4,15 @@
 use std::future::Future;
 use std::io;
 use std::process;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::exit;
 
@@ -21,6 +23,18 @@ pub struct Shutdown {
     tasks: TaskTracker,
     /// Apart from the tasks, because they go on while those are waited for.
     companions: TaskTracker,
+    failed: Arc<OnceLock<TaskEnded>>,
+}
+
+/// Why a daemon has ended that nobody told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the task {0:?} has ended, without which the others are of no use")]
+pub struct TaskEnded(&'static str);
+
+/// Begins the shutdown on drop where it has not begun.
+struct Essential {
+    name: &'static str,
+    shutdown: Shutdown,
 }
 
 impl Shutdown {
@@ -37,6 +51,29 @@ impl Shutdown {
         F::Output: Send + 'static,
     {
         self.tasks.spawn(task)
+    }
+
+    /// A task that the daemon is of no use without: should it end before the shutdown begins, be it by
+    /// a panic, then the shutdown begins, and the [`outcome`](Self::outcome) is a failure.
+    pub fn essential<F>(&self, name: &'static str, task: F) -> impl Future<Output = ()> + use<F>
+    where
+        F: Future<Output = ()>,
+    {
+        let shutdown = self.clone();
+        let essential = Essential { name, shutdown };
+        async move {
+            let _essential = essential;
+            task.await;
+        }
+    }
+
+    /// Whether the daemon has ended because it was told to.
+    ///
+    /// # Errors
+    ///
+    /// It has ended because one of its [essential](Self::essential) tasks had.
+    pub fn outcome(&self) -> Result<(), TaskEnded> {
+        self.failed.get().copied().map_or(Ok(()), Err)
     }
 
     /// Runs a task that goes on to the process's very end.
@@ -113,6 +150,23 @@ impl Shutdown {
     }
 }
 
+impl Drop for Essential {
+    fn drop(&mut self) {
+        let Self { name, shutdown } = self;
+        if shutdown.is_cancelled() {
+            return;
+        }
+        let panicked = thread::panicking();
+        error!(
+            task = name,
+            panicked, "a task has ended that nothing works without, shutting down"
+        );
+        // The first one has taken the others with it.
+        shutdown.failed.set(TaskEnded(name)).ok();
+        shutdown.begin();
+    }
+}
+
 async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
     tokio::select! {
         _ = terminate.recv() => "SIGTERM",
@@ -129,6 +183,7 @@ fn end_at_once() -> ! {
 mod tests {
     use super::*;
     use tokio::sync::oneshot;
+    use tokio::time::timeout;
 
     #[tokio::test(start_paused = true)]
     async fn drain_waits_for_the_tasks() {
@@ -142,6 +197,29 @@ mod tests {
         });
         assert!(shutdown.drain(Duration::from_secs(10)).await);
         ended.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_an_essential_task_is_that_of_the_daemon() {
+        for panics in [false, true] {
+            let shutdown = Shutdown::new();
+            shutdown.spawn(shutdown.essential("stays", shutdown.token().clone().cancelled_owned()));
+            shutdown.spawn(shutdown.essential("ends", async move {
+                assert!(!panics);
+            }));
+            let begun = timeout(Duration::from_secs(1), shutdown.cancelled()).await;
+            assert!(begun.is_ok());
+            assert!(shutdown.drain(Duration::from_secs(10)).await);
+            assert_eq!(shutdown.outcome(), Err(TaskEnded("ends")));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_essential_task_may_end_with_the_daemon() {
+        let shutdown = Shutdown::new();
+        shutdown.spawn(shutdown.essential("stays", shutdown.token().clone().cancelled_owned()));
+        assert!(shutdown.drain(Duration::from_secs(10)).await);
+        assert_eq!(shutdown.outcome(), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

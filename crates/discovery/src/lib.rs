@@ -70,7 +70,8 @@ use crate::watch::Watch;
 ///
 /// # Errors
 ///
-/// It could not start; and of a single run, whatever keeps Prometheus from having it all.
+/// It could not start, or has ended by itself; and of a single run, whatever keeps Prometheus from
+/// having it all.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let mut registry = Registry::new();
     let metrics = Metrics::register(&mut registry);
@@ -98,8 +99,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     }
     info!(version = pushprox_daemon::VERSION, "discovery started");
     shutdown.spawn(config.to_proxies.watch(shutdown.clone()));
-    shutdown.spawn(watch.run(shutdown.clone()));
-    shutdown.spawn(tracker.run(heard, shutdown.clone()));
+    shutdown.spawn(shutdown.essential("watch", watch.run(shutdown.clone())));
+    shutdown.spawn(shutdown.essential("tracker", tracker.run(heard, shutdown.clone())));
     let result = if config.once {
         let result = once(publisher, known, &shutdown).await;
         shutdown.begin();
@@ -111,12 +112,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
                 systemd::ready();
             }
         };
-        shutdown.spawn(publisher.run(known, published));
+        shutdown.spawn(shutdown.essential("publisher", publisher.run(known, published)));
         shutdown.cancelled().await;
         Ok(())
     };
     shutdown.drain(GRACE_PERIOD).await;
     info!("discovery stopped");
+    shutdown.outcome()?;
     result
 }
 

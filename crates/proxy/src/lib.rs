@@ -129,7 +129,8 @@ impl Proxy {
     }
 }
 
-/// Serves until the shutdown begins, then lets scrapes in flight finish.
+/// Serves until the shutdown begins, then lets scrapes in flight finish. Whether it has begun as it
+/// should is the shutdown's [`outcome`](Shutdown::outcome).
 pub async fn run(config: Config, entrance: impl Into<Entrance>, shutdown: Shutdown) {
     let Entrance { doors, access } = entrance.into();
     let proxy = Arc::new(Proxy::new(&config, access, shutdown.token().clone()));
@@ -137,7 +138,8 @@ pub async fn run(config: Config, entrance: impl Into<Entrance>, shutdown: Shutdo
     proxy.access.warn_if_open(&doors);
     let accepting = TaskTracker::new();
     for door in doors {
-        accepting.spawn(accept::accept(door, proxy.clone()));
+        let accept = accept::accept(door, proxy.clone());
+        accepting.spawn(shutdown.essential("accept", accept));
     }
     accepting.close();
     let expiry = {
@@ -150,7 +152,7 @@ pub async fn run(config: Config, entrance: impl Into<Entrance>, shutdown: Shutdo
             }
         }
     };
-    shutdown.spawn(expiry);
+    shutdown.spawn(shutdown.essential("expiry", expiry));
 
     shutdown.cancelled().await;
     let end = Instant::now() + config.shutdown_grace_period;

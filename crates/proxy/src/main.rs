@@ -44,6 +44,6 @@ async fn start(args: &Args) -> anyhow::Result<()> {
     config.limits.fit_into(file_limit::raise());
     systemd::attend(&shutdown);
     systemd::ready();
-    run(config, Entrance { doors, access }, shutdown).await;
-    Ok(())
+    run(config, Entrance { doors, access }, shutdown.clone()).await;
+    Ok(shutdown.outcome()?)
 }
