@@ -168,6 +168,8 @@ impl Tracker {
             if self.patience.is_some_and(|at| at <= now) {
                 self.has_waited_enough(now);
             }
+            let failing = count(self.answers.failing());
+            self.metrics.proxies_failing.set(failing);
             if self.publish_at.is_some_and(|at| at <= now) {
                 self.publish();
             }
@@ -235,9 +237,6 @@ impl Tracker {
                 self.answers.failed(proxy, now)
             }
         };
-        self.metrics
-            .proxies_failing
-            .set(count(self.answers.failing()));
         if has_changed {
             self.has_changed(now);
         }

@@ -200,6 +200,24 @@ async fn a_proxy_that_fails_keeps_its_last_good_answer_also_over_a_restart() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_is_gone_does_not_count_as_failing() {
+    let bench = Bench::new().await;
+    let proxy = Roster::of(&[]).await;
+    proxy.fails("503 Service Unavailable");
+    bench.service("web", &[(proxy.address(), true)]);
+    let discovery = bench.start(&[]).await;
+    discovery
+        .metric_is("proxies_failing", |failing| failing == 1.0)
+        .await;
+    bench
+        .api
+        .delete(SLICES, "demo", &format!("web-{}", proxy.address().port()));
+    discovery
+        .metric_is("proxies_failing", |failing| failing == 0.0)
+        .await;
+}
+
+#[tokio::test]
 async fn an_empty_answer_does_not_wipe_the_targets_until_it_has_lasted() {
     let bench = Bench::new().await;
     let proxy = Roster::of(&["a"]).await;
