@@ -84,7 +84,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub job_template: Option<PathBuf>,
 
-    /// How often proxies are asked for their clients, in whole seconds.
+    /// How often proxies are asked for their clients; in the mode http-sd, by Prometheus, in whole
+    /// seconds.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = positive_go_duration)]
     pub resync_interval: Duration,
 
