@@ -26,7 +26,7 @@ pub struct Metrics {
     pub clients_unusable: Gauge<i64, AtomicI64>,
     /// Questions to proxies that failed.
     pub fetch_failures: Counter,
-    /// Writes that failed.
+    /// Writes and removals that failed.
     pub write_failures: Counter,
     /// Bases that could not be used, and templates.
     pub source_unusable: Gauge<i64, AtomicI64>,
@@ -109,7 +109,7 @@ impl Metrics {
             ),
             (
                 "write_failures",
-                "Writes of configuration and SD files that failed",
+                "Writes and removals of configuration and SD files that failed",
                 &all.write_failures,
             ),
         ];

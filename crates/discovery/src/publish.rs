@@ -168,7 +168,6 @@ impl Publisher {
     /// Whatever keeps Prometheus from having all of `snapshot`.
     pub async fn publish(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), PublishError> {
         let sd = self.write_sd(snapshot).await;
-        self.count_failure(&sd);
         let material = self.material(snapshot)?;
         let config = &material.config;
         if let Some(refused) = &self.refused
@@ -186,9 +185,7 @@ impl Publisher {
             }
             self.is_held_back = false;
         }
-        let written = self.write_target(Arc::clone(config)).await;
-        self.count_failure(&written);
-        if written? {
+        if self.write_target(Arc::clone(config)).await? {
             self.is_loaded = false;
             info!(
                 proxies = snapshot.proxies.len(),
@@ -288,9 +285,7 @@ impl Publisher {
         let Some(good) = self.good.clone().filter(|good| good != refused) else {
             return;
         };
-        let written = self.write_target(good).await;
-        self.count_failure(&written);
-        match written {
+        match self.write_target(good).await {
             Ok(false) => {}
             Ok(true) => {
                 self.is_loaded = false;
@@ -317,9 +312,7 @@ impl Publisher {
         let Some(good) = self.good.clone().filter(|good| *good != material.config) else {
             return;
         };
-        let written = self.write_target(good).await;
-        self.count_failure(&written);
-        match written {
+        match self.write_target(good).await {
             Ok(_) => {
                 self.is_held_back = true;
                 warn!(
@@ -351,16 +344,14 @@ impl Publisher {
     async fn remember_good(&mut self, config: Arc<[u8]>) {
         self.good = Some(Arc::clone(&config));
         let files = self.settings.files.clone();
-        let written = blocking(move || files.write_good(&config)).await;
-        self.count_failure(&written);
-        if let Err(error) = written {
+        if let Err(error) = self.on_disk(move || files.write_good(&config)).await {
             warn!(%error, "cannot keep a copy of the good configuration");
         }
     }
 
     async fn write_sd(&self, snapshot: &Arc<Snapshot>) -> Result<(), PublishError> {
         let (files, snapshot) = (self.settings.files.clone(), Arc::clone(snapshot));
-        let written = blocking(move || files.write_sd(&snapshot)).await?;
+        let written = self.on_disk(move || files.write_sd(&snapshot)).await?;
         if written > 0 {
             debug!(files = written, "SD files written");
         }
@@ -369,7 +360,7 @@ impl Publisher {
 
     async fn write_target(&mut self, config: Arc<[u8]>) -> Result<bool, PublishError> {
         let path = self.settings.files.target.clone();
-        let written = blocking(move || writer::replace(&path, &config)).await;
+        let written = self.on_disk(move || writer::replace(&path, &config)).await;
         if let Some(reloader) = &mut self.settings.reloader
             && matches!(written, Ok(true))
         {
@@ -380,23 +371,24 @@ impl Publisher {
 
     async fn remove_stale(&self, snapshot: &Arc<Snapshot>) -> Result<(), PublishError> {
         let (files, snapshot) = (self.settings.files.clone(), Arc::clone(snapshot));
-        blocking(move || files.remove_stale(&snapshot)).await
+        self.on_disk(move || files.remove_stale(&snapshot)).await
     }
 
-    fn count_failure<T>(&self, result: &Result<T, PublishError>) {
+    /// Runs work on files beside the runtime's thread. Once begun it is carried to its end, also when
+    /// the daemon stops.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+    ) -> Result<T, PublishError> {
+        let result = match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result.map_err(PublishError::File),
+            Err(_) => Err(PublishError::Cancelled),
+        };
         if result.is_err() {
             self.metrics.write_failures.inc();
         }
+        result
     }
-}
-
-/// Runs work on files beside the runtime's thread. Once begun it is carried to its end, also when
-/// the daemon stops.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
-) -> Result<T, PublishError> {
-    let result = tokio::task::spawn_blocking(work).await;
-    Ok(result.map_err(|_| PublishError::Cancelled)??)
 }
 
 const FIRST_WAIT: Duration = Duration::from_millis(250);

@@ -1,5 +1,5 @@
-//! Killed at any moment, stopped at any moment, and out of disk: files are whole, and the next run
-//! brings everything to its end.
+//! Killed at any moment, stopped at any moment, out of disk or kept from writing: files are whole, and
+//! the next run brings everything to its end.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -168,6 +168,36 @@ async fn a_full_disk_leaves_whole_files_and_is_overcome() {
         .await;
     let left = std::fs::read_dir(&disk.folder).unwrap().count();
     assert_eq!(left, 1);
+}
+
+#[tokio::test]
+async fn whatever_cannot_be_written_or_removed_is_counted() {
+    let bench = Bench::new().await;
+    let one = Roster::of(&["a"]).await;
+    bench.service("web", &[(one.address(), true)]);
+    let stale = "sd/pushprox-prometheus.yaml-10.0.0.9_80.json";
+    std::fs::create_dir(bench.path().join(stale)).unwrap();
+    let mut discovery = bench.start(&[]).await;
+    bench.clients_are(&[(one.address(), &["a"])]).await;
+    discovery
+        .daemon
+        .line(&["level=error", "cannot remove", stale])
+        .await;
+    discovery
+        .metric_is("write_failures_total", |count| count >= 1.0)
+        .await;
+    discovery.stop().await;
+
+    bench.api.faults(|faults| faults.hangs = true);
+    let nowhere = format!("-target={}/missing/p.yaml", bench.path().display());
+    let mut discovery = bench.start(&["--sync-timeout=1s", &nowhere]).await;
+    discovery
+        .daemon
+        .line(&["cannot give Prometheus its configuration without proxies"])
+        .await;
+    discovery
+        .metric_is("write_failures_total", |count| count >= 1.0)
+        .await;
 }
 
 struct SmallDisk {
