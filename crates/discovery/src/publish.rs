@@ -201,11 +201,11 @@ impl Publisher {
         self.refused = None;
         self.metrics.config_refused.set(0);
         self.remove_stale(snapshot).await?;
-        self.metrics.succeeded();
-        match material.complaint {
-            Some(complaint) => Err(PublishError::Source(complaint)),
-            None => Ok(()),
+        if let Some(complaint) = material.complaint {
+            return Err(PublishError::Source(complaint));
         }
+        self.metrics.succeeded();
+        Ok(())
     }
 
     fn material(&mut self, snapshot: &Snapshot) -> Result<Material, PublishError> {

@@ -271,10 +271,19 @@ async fn a_base_that_cannot_be_extended_is_told_and_the_last_good_one_used() {
             "the base cannot be used: it is not valid YAML",
         ])
         .await;
+    let success = "last_success_timestamp_seconds";
+    let last = discovery.metric(success).await;
     bench.service("web", &[(two.address(), true)]);
     bench
         .clients_are(&[(one.address(), &["a"]), (two.address(), &["b"])])
         .await;
+    // Prometheus has all but the base.
+    let asked = two.requests().len();
+    until("asked once more", SOON, async || {
+        (two.requests().len() > asked).then_some(())
+    })
+    .await;
+    assert_eq!(discovery.metric(success).await, last);
     assert!(bench.reloads.config().contains("# mine"));
     std::fs::remove_file(bench.path().join("base")).unwrap();
     discovery
