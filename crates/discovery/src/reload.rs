@@ -6,11 +6,10 @@ use std::io;
 use std::time::Duration;
 
 use pushprox_daemon::exit::causes;
+use pushprox_peer::urls::shown;
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-
-use crate::urls::shown;
 
 /// Why Prometheus has not loaded its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

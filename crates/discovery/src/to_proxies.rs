@@ -11,9 +11,9 @@ use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 use pushprox_daemon::credentials::Credentials;
 use pushprox_daemon::reload::{Files, Reloaded};
-use pushprox_peer::credentials::basic;
 use pushprox_peer::leg::{LegError, LegFlags};
 use pushprox_peer::tls::Tls;
+use pushprox_peer::urls::authorization;
 use reqwest::{Client, ClientBuilder, Request, Response};
 
 use crate::urls::ProxyUrl;
@@ -82,8 +82,8 @@ impl ToProxies {
             if let Credentials::Basic { user, password } = &proof.credentials {
                 proxy_url = url.with_user(user, password);
             }
-        } else if let Some((user, password)) = url.credentials() {
-            headers.insert(AUTHORIZATION, basic(format!("{user}:{password}")));
+        } else if let Some(authorization) = authorization(url.any()) {
+            headers.insert(AUTHORIZATION, authorization);
         }
         let is_named = url.is_secure() && flags.tls.server_name.is_some();
         let plain = tls.apply(builder(url.is_secure()), url.any());

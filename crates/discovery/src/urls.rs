@@ -6,18 +6,8 @@ use std::str::FromStr;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use pushprox_daemon::secret::Secret;
+use pushprox_peer::urls::{UrlError, parse_without_query, shown, without_credentials};
 use url::{Host, Url};
-
-/// Why a text is not the URL that a flag wants. The text is not repeated: it may hold a password.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UrlError {
-    /// Not a URL, or of another scheme.
-    #[error("the URL is not an http or https URL; write {0}")]
-    Scheme(&'static str),
-    /// It has a part that means nothing here.
-    #[error("the URL has a query or a fragment; leave it out")]
-    Query,
-}
 
 /// How proxies are reached, from `--proxy-url`: scheme, credentials and path are the same for all
 /// of them, host and port are each one's own. Over TLS the host is the name of their certificates.
@@ -40,10 +30,7 @@ impl ProxyUrl {
     /// Where a proxy lists its clients, without credentials.
     #[must_use]
     pub fn clients(&self, proxy: SocketAddr) -> Url {
-        let mut url = self.with_address(proxy);
-        // It has a host, so that neither can fail.
-        url.set_username("").ok();
-        url.set_password(None).ok();
+        let mut url = without_credentials(&self.with_address(proxy));
         let prefix = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{prefix}/clients"));
         url
@@ -106,7 +93,7 @@ impl FromStr for ProxyUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        http_url(text, "http://proxy/ or https://name-in-certificate/").map(Self)
+        parse_without_query(text).map(Self)
     }
 }
 
@@ -117,7 +104,7 @@ impl FromStr for ReloadUrl {
         if text.is_empty() {
             return Ok(Self(None));
         }
-        http_url(text, "http://localhost:9090/-/reload").map(|url| Self(Some(url)))
+        parse_without_query(text).map(|url| Self(Some(url)))
     }
 }
 
@@ -131,26 +118,6 @@ impl fmt::Debug for ReloadUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.as_ref().map(shown).unwrap_or_default())
     }
-}
-
-/// A URL without its credentials.
-#[must_use]
-pub fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_username("").ok();
-    url.set_password(None).ok();
-    url.into()
-}
-
-fn http_url(text: &str, example: &'static str) -> Result<Url, UrlError> {
-    let url = Url::parse(text.trim()).map_err(|_| UrlError::Scheme(example))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(UrlError::Scheme(example));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(UrlError::Query);
-    }
-    Ok(url)
 }
 
 #[cfg(test)]
@@ -197,18 +164,20 @@ mod tests {
 
     #[test]
     fn what_is_no_such_url_is_refused_without_showing_it() {
-        for text in [
-            "",
-            "proxy:8080",
-            "u:secret@proxy",
-            "ftp://secret@x/",
-            "http://",
+        for (text, wanted) in [
+            ("u:secret@proxy", UrlError::Scheme),
+            ("http:/secret", UrlError::Scheme),
+            ("http://proxy:0/", UrlError::Port),
+            ("http://se\ncret@proxy/", UrlError::Control),
+            ("http://secret%3Ab:c@proxy/", UrlError::User),
+            ("http://proxy/?secret", UrlError::Query),
         ] {
             let error = text.parse::<ProxyUrl>().unwrap_err();
-            assert!(matches!(error, UrlError::Scheme(_)), "{text}");
+            assert_eq!(error, wanted, "{text:?}");
+            assert_eq!(text.parse::<ReloadUrl>(), Err(wanted), "{text:?}");
             assert!(!error.to_string().contains("secret"));
         }
-        assert_eq!("http://x/?a".parse::<ReloadUrl>(), Err(UrlError::Query));
+        assert_eq!("".parse::<ProxyUrl>(), Err(UrlError::Scheme));
         assert_eq!("".parse::<ReloadUrl>(), Ok(ReloadUrl(None)));
     }
 

@@ -8,9 +8,11 @@
 //! | [`leg`] | what the flags of any leg come to, and what is wrong with their files |
 //! | [`tls`], [`verifier`] | which certificates are trusted and shown, by which name |
 //! | [`credentials`] | tokens and passwords out of files, headers of the operator's |
+//! | [`urls`] | URLs of the command line |
 
 pub mod args;
 pub mod credentials;
 pub mod leg;
 pub mod tls;
+pub mod urls;
 pub mod verifier;

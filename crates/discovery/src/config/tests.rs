@@ -91,7 +91,7 @@ fn mistakes_are_one_line_each() {
         ),
         (
             &["--proxy-url", "u:secret@x"],
-            "--proxy-url: the URL is not an http or https URL",
+            "--proxy-url: the URL begins neither with http:// nor with https://",
         ),
         (&["--tls.cacert", "/ca.pem"], "--proxy-url: it has no https"),
         (
@@ -144,7 +144,7 @@ fn mistakes_are_one_line_each() {
         ),
         (
             &["--reloadurl", "localhost"],
-            "--reloadurl: the URL is not an http or https URL",
+            "--reloadurl: the URL begins neither with http:// nor with https://",
         ),
         (&["--target", "/"], "--target: it is a folder"),
         (
