@@ -9,6 +9,7 @@ mod deadlines;
 mod doubts;
 mod guards;
 mod lost;
+mod polls;
 mod registrations;
 mod seats;
 mod state;

@@ -3,14 +3,14 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, RandomState};
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use hashbrown::HashTable;
 use pushprox_protocol::fqdn::FqdnRef;
 use pushprox_protocol::{Fqdn, Target};
-use smallvec::{SmallVec, smallvec};
 use tokio::time::Instant;
+
+use super::polls::{Poll, Polls, Serial};
 
 /// A parked poll, until it is handed a scrape or ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,9 +22,6 @@ pub(crate) struct PollKey {
 /// A name as it is looked up: its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct NameHash(u64);
-
-/// Of a poll, among all that there have been.
-type Serial = NonZeroU64;
 
 /// Names with their parked polls, and what of them ends by time. `P` is what a poll is told
 /// through.
@@ -60,17 +57,9 @@ pub(super) struct Registration<P> {
 
 #[derive(Debug)]
 enum Presence<P> {
-    /// Parked polls, at least one, the newest last.
-    Waits(SmallVec<[Poll<P>; 1]>),
+    Waits(Polls<P>),
     /// When the last poll ended.
     Idle(Instant),
-}
-
-#[derive(Debug)]
-struct Poll<P> {
-    serial: Serial,
-    handle: P,
-    ends: Option<Instant>,
 }
 
 /// What has ended by time.
@@ -188,31 +177,29 @@ impl<P> Registrations<P> {
         let name = if exact { target.exact() } else { target.bare() };
         let hash = self.hash(name);
         let registration = self.names.find_mut(hash.0, |r| r.name.as_ref() == name)?;
-        let poll = registration.take(now, |polls| polls.len().checked_sub(1))?;
-        Some((registration.name.clone(), poll.handle))
+        let handle = registration.take(now, Polls::newest)?;
+        Some((registration.name.clone(), handle))
     }
 
     /// What a parked poll is told through.
     pub(super) fn parked(&mut self, key: PollKey) -> Option<&mut P> {
-        let registration = self.holding(key)?;
-        let poll = registration.polls_mut().iter_mut();
-        let mut poll = poll.filter(|poll| poll.serial == key.serial);
-        poll.next().map(|poll| &mut poll.handle)
+        match &mut self.holding(key)?.presence {
+            Presence::Waits(polls) => polls.handle(key.serial),
+            Presence::Idle(_) => None,
+        }
     }
 
     /// Takes a poll out. Nothing happens where it has ended already.
     pub(super) fn unpark(&mut self, key: PollKey, now: Instant) -> Option<P> {
-        let registration = self.holding(key)?;
-        let place = |polls: &[Poll<P>]| polls.iter().position(|poll| poll.serial == key.serial);
-        registration.take(now, place).map(|poll| poll.handle)
+        self.holding(key)?.take(now, |_| Some(key.serial))
     }
 
     /// Takes out every parked poll.
     pub(super) fn unpark_all(&mut self, now: Instant) -> Vec<P> {
         let mut all = Vec::new();
         for registration in self.names.iter_mut() {
-            while let Some(poll) = registration.take(now, |polls| polls.len().checked_sub(1)) {
-                all.push(poll.handle);
+            while let Some(handle) = registration.take(now, Polls::newest) {
+                all.push(handle);
             }
         }
         all
@@ -237,9 +224,8 @@ impl<P> Registrations<P> {
                 continue;
             };
             let registration = entry.get_mut();
-            if let Some(poll) = registration.take(now, |polls| polls.iter().position(is_over(now)))
-            {
-                return Some(Expired::Poll(poll.handle));
+            if let Some(handle) = registration.take(now, over(now)) {
+                return Some(Expired::Poll(handle));
             }
             let next = registration.next_look(now, self.timeout);
             if next <= now {
@@ -284,9 +270,8 @@ impl<P> Registrations<P> {
     }
 
     fn holding(&mut self, key: PollKey) -> Option<&mut Registration<P>> {
-        let is_there = |poll: &Poll<P>| poll.serial == key.serial;
-        self.names
-            .find_mut(key.name.0, |r| r.polls().iter().any(is_there))
+        let holds = |r: &Registration<P>| matches!(&r.presence, Presence::Waits(polls) if polls.has(key.serial));
+        self.names.find_mut(key.name.0, holds)
     }
 
     /// Whether everything that refers to something else finds it.
@@ -294,10 +279,14 @@ impl<P> Registrations<P> {
     pub(super) fn is_sound(&self) -> bool {
         let timers: std::collections::BTreeSet<_> = self.timers.iter().map(|t| t.0).collect();
         let is_sound = |r: &Registration<P>| {
-            let ends = r.polls().iter().filter_map(|poll| poll.ends);
             timers.contains(&(r.timer, self.hash(r.name.as_ref())))
-                && ends.min().is_none_or(|ends| r.timer <= ends)
-                && (!r.polls().is_empty() || matches!(r.presence, Presence::Idle(_)))
+                && match &r.presence {
+                    Presence::Waits(polls) => {
+                        polls.is_sound()
+                            && polls.first_end().is_none_or(|(ends, _)| r.timer <= ends)
+                    }
+                    Presence::Idle(_) => true,
+                }
         };
         self.names.iter().all(is_sound)
             && self.with_port == self.names().filter(|name| name.port().is_some()).count()
@@ -314,41 +303,33 @@ impl<P> Registration<P> {
         }
     }
 
-    fn polls(&self) -> &[Poll<P>] {
-        match &self.presence {
-            Presence::Waits(polls) => polls,
-            Presence::Idle(_) => &[],
-        }
-    }
-
-    fn polls_mut(&mut self) -> &mut [Poll<P>] {
-        match &mut self.presence {
-            Presence::Waits(polls) => polls,
-            Presence::Idle(_) => &mut [],
-        }
-    }
-
     fn add(&mut self, poll: Poll<P>) {
-        match &mut self.presence {
-            Presence::Waits(polls) => polls.push(poll),
-            Presence::Idle(_) => self.presence = Presence::Waits(smallvec![poll]),
-        }
+        let polls = match std::mem::replace(&mut self.presence, Presence::Idle(self.timer)) {
+            Presence::Waits(polls) => polls.with(poll),
+            Presence::Idle(_) => Polls::One(poll),
+        };
+        self.presence = Presence::Waits(polls);
     }
 
-    /// Takes the poll out that `place` finds.
+    /// Takes out the poll that is chosen, if it is there.
     fn take(
         &mut self,
         now: Instant,
-        place: impl FnOnce(&[Poll<P>]) -> Option<usize>,
-    ) -> Option<Poll<P>> {
-        let Presence::Waits(polls) = &mut self.presence else {
+        choose: impl FnOnce(&Polls<P>) -> Option<Serial>,
+    ) -> Option<P> {
+        let Presence::Waits(polls) = &self.presence else {
             return None;
         };
-        let poll = polls.remove(place(polls)?);
-        if polls.is_empty() {
-            self.presence = Presence::Idle(now);
+        let serial = choose(polls)?;
+        let Presence::Waits(polls) = std::mem::replace(&mut self.presence, Presence::Idle(now))
+        else {
+            return None;
+        };
+        let (taken, others) = polls.without(serial);
+        if let Some(others) = others {
+            self.presence = Presence::Waits(others);
         }
-        Some(poll)
+        taken.map(|poll| poll.handle)
     }
 
     /// When something of it ends, or it is to be looked at again.
@@ -356,8 +337,8 @@ impl<P> Registration<P> {
         match &self.presence {
             Presence::Idle(since) => *since + timeout,
             Presence::Waits(polls) => {
-                let ends = polls.iter().filter_map(|poll| poll.ends);
-                ends.fold(now + timeout, Instant::min)
+                let end = polls.first_end().map(|(ends, _)| ends);
+                end.into_iter().fold(now + timeout, Instant::min)
             }
         }
     }
@@ -372,8 +353,12 @@ fn is_timed<P>(
     move |other| other.timer == due && hasher.hash_one(other.name.as_ref()) == hash.0
 }
 
-fn is_over<P>(now: Instant) -> impl Fn(&Poll<P>) -> bool {
-    move |poll| poll.ends.is_some_and(|ends| ends <= now)
+/// Chooses a poll whose time is over.
+fn over<P>(now: Instant) -> impl FnOnce(&Polls<P>) -> Option<Serial> {
+    move |polls| {
+        let first = polls.first_end();
+        first.and_then(|(ends, serial)| (ends <= now).then_some(serial))
+    }
 }
 
 /// Timers that come to nothing and are not worth a search.
