@@ -285,9 +285,15 @@ impl Rendezvous {
     fn give_back(&self, id: ScrapeId, turn: u32, lost: Lost) -> bool {
         let now = Instant::now();
         let mut meetings = self.shared.meetings.lock();
+        let over = match lost {
+            Lost::Unsent => meetings.state.end_unsent(id, turn),
+            Lost::Unseen => None,
+        };
         let again = meetings.state.give_back(id, turn, lost, now);
         let called = meetings.meet(again);
         drop(meetings);
+        // Told by being dropped, and not under the lock.
+        drop(over);
         call(called)
     }
 }

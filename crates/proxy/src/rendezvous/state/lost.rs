@@ -11,8 +11,19 @@ use tokio::time::Instant;
 use super::{Arrival, HandOut, Lost, Pending, State};
 
 impl<P, A, S: Clone> State<P, A, S> {
+    /// A hand-out was never sent, and no more polls are to come since the proxy goes down: its scrape
+    /// is over, and what its answer was to be sent through comes back.
+    pub(crate) fn end_unsent(&mut self, id: ScrapeId, turn: u32) -> Option<A> {
+        if !self.draining {
+            return None;
+        }
+        self.in_turn(id, turn)?;
+        self.cancel(id)
+    }
+
     /// A hand-out did not reach its poll's client: the scrape looks for another. `None` when it has
-    /// ended meanwhile, or has been handed out again already.
+    /// ended meanwhile, or has been handed out again already; or the proxy goes down, and its answer
+    /// may come after all.
     pub(crate) fn give_back(
         &mut self,
         id: ScrapeId,
@@ -20,18 +31,12 @@ impl<P, A, S: Clone> State<P, A, S> {
         lost: Lost,
         now: Instant,
     ) -> Option<Arrival<P, S>> {
-        let is_draining = self.draining;
-        let pending = self.in_turn(id, turn)?;
-        if is_draining && lost == Lost::Unseen {
-            // Nobody polls any more, and its answer may come after all.
+        if self.draining {
             return None;
         }
+        let pending = self.in_turn(id, turn)?;
         let (name, _) = pending.handed_out.take()?;
         self.doubts.remove(&name, id);
-        if is_draining {
-            self.scrapes.remove(&id);
-            return None;
-        }
         if lost == Lost::Unseen {
             self.scrapes.get_mut(&id)?.sent_before = Some(name);
         }

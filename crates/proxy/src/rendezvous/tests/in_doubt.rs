@@ -17,10 +17,13 @@ impl Run {
             prop_assert!(back.is_none());
             // What was sent may still be answered.
             if lost == Lost::Unsent {
+                prop_assert_eq!(self.world.state.end_unsent(id(scrape), turn - 1), None);
+                prop_assert_eq!(self.world.state.end_unsent(id(scrape), turn), Some(scrape));
                 self.model.remove(scrape);
             }
             return Ok(());
         }
+        prop_assert_eq!(self.world.state.end_unsent(id(scrape), turn), None);
         let met = self.model.lost(scrape, lost);
         is_same(back, met)
     }
