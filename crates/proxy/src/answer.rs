@@ -44,8 +44,10 @@ pub(crate) struct PushEnd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Passed {
     Whole,
-    /// It broke off, or Prometheus has gone.
+    /// Prometheus has gone.
     InPart,
+    /// The push broke off.
+    BrokeOff,
     /// What came is malformed.
     Broken(BodyError),
     /// The push stood still.
@@ -94,11 +96,13 @@ impl PushedBody {
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BrokenPush>> {
         let piece = self.poll_decoded(cx);
-        if let Poll::Ready(Err(
-            BrokenPush::Answer(error) | BrokenPush::Push(BrokenBody::Malformed(error)),
-        )) = piece
-        {
-            self.end(Passed::Broken(error));
+        if let Poll::Ready(Err(error)) = &piece {
+            self.end(match error {
+                BrokenPush::Answer(error) | BrokenPush::Push(BrokenBody::Malformed(error)) => {
+                    Passed::Broken(*error)
+                }
+                BrokenPush::Push(BrokenBody::BrokeOff | BrokenBody::Io(_)) => Passed::BrokeOff,
+            });
         }
         piece
     }

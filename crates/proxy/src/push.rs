@@ -70,6 +70,7 @@ pub(crate) async fn serve(
             Ok(PushEnd { push, how }) => match how {
                 Passed::Whole if delivery.is_taken => (Ok(()), push),
                 Passed::Whole | Passed::InPart => (Err(Refusal::HungUp), push),
+                Passed::BrokeOff => (Err(Refusal::Body(BrokenBody::BrokeOff)), push),
                 Passed::Broken(error) => (Err(Refusal::Answer(error)), push),
                 Passed::Stalled(stalled) => (Err(Refusal::Stalled(stalled)), push),
             },

@@ -308,6 +308,23 @@ async fn a_push_is_told_when_prometheus_has_hung_up() {
 }
 
 #[tokio::test]
+async fn a_push_that_breaks_off_is_not_told_that_prometheus_has() {
+    let proxy = start().await;
+    let (mut scrape, id) = in_hand(&proxy).await;
+    let mut sends = proxy.connect().await;
+    let head = format!(
+        "POST /push HTTP/1.1\r\nHost: p\r\nContent-Length: 1000\r\n\r\n\
+         HTTP/1.1 200 OK\r\nContent-Length: 900\r\nId: {id}\r\n\r\nabc"
+    );
+    sends.send(head.as_bytes()).await.unwrap();
+    scrape.receive_head().await.unwrap();
+    sends.finish().await.unwrap();
+    let told = sends.receive().await.unwrap();
+    let told = (told.status(), told.text());
+    assert_eq!(told, (400, "the request broke off\n".to_owned()));
+}
+
+#[tokio::test]
 async fn nothing_of_a_scrape_outlasts_its_time() {
     let proxy = start().await;
     let mut poll = proxy.park("node").await;
