@@ -21,6 +21,8 @@ struct Shared {
     rest: PushBody,
     /// What has been taken from the target so far, unless it is too much to keep.
     kept: Option<Vec<Bytes>>,
+    /// The memory that this takes.
+    kept_bytes: usize,
     length: Option<u64>,
     /// Counts the times that it is sent: what is left of an earlier one takes nothing any more.
     attempt: u32,
@@ -34,6 +36,7 @@ impl Repeatable {
             length: body.size_hint().exact(),
             rest: body,
             kept: Some(Vec::new()),
+            kept_bytes: 0,
             attempt: 0,
         })))
     }
@@ -67,7 +70,8 @@ impl Shared {
     fn keep(&mut self, piece: &Bytes) {
         if let Some(kept) = &mut self.kept {
             kept.push(piece.clone());
-            if kept.iter().map(Bytes::len).sum::<usize>() > MOST_KEPT {
+            self.kept_bytes += piece.len() + PER_PIECE;
+            if self.kept_bytes > MOST_KEPT {
                 self.kept = None;
             }
         }
@@ -138,6 +142,9 @@ impl Body for Sending {
 /// than the system's buffers hold.
 const MOST_KEPT: usize = 256 * 1024;
 
+/// What a piece takes besides its bytes. A target may send them one by one.
+const PER_PIECE: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,7 +153,7 @@ mod tests {
 
     use crate::answer::Answer;
 
-    fn repeatable(target_says: Vec<u8>) -> Repeatable {
+    fn repeatable(target_says: impl Into<reqwest::Body>) -> Repeatable {
         let response = http::Response::builder()
             .status(StatusCode::OK)
             .body(target_says)
@@ -154,6 +161,23 @@ mod tests {
         let answer = Answer::of_target(&Method::GET, response.into());
         let id = HeaderValue::from_static("1");
         Repeatable::new(answer.into_push(&id, Duration::from_secs(1)))
+    }
+
+    /// A body of single bytes.
+    struct Trickle(usize);
+
+    impl Body for Trickle {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            let left = self.0.checked_sub(1);
+            self.0 = left.unwrap_or(0);
+            Poll::Ready(left.map(|_| Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
     }
 
     async fn piece(body: &mut reqwest::Body) -> Option<Bytes> {
@@ -189,6 +213,16 @@ mod tests {
         let push = repeatable(vec![b'x'; MOST_KEPT + 1]);
         let sent = all(push.first()).await;
         assert!(sent.len() > MOST_KEPT);
+        assert!(push.again().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_answer_in_too_many_pieces_to_keep_is_sent_once() {
+        let push = repeatable(reqwest::Body::wrap(Trickle(MOST_KEPT / PER_PIECE)));
+        let mut sending = push.first();
+        while let Some(sent) = piece(&mut sending).await {
+            assert!(!sent.is_empty());
+        }
         assert!(push.again().is_none());
     }
 }
