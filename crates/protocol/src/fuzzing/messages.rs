@@ -136,6 +136,10 @@ pub fn pushed(bytes: &[u8]) {
 /// A body in chunks.
 pub fn chunked(bytes: &[u8]) {
     body(Framing::Chunked, bytes);
+    if decode(Framing::Chunked, bytes, &[]).is_ok() {
+        // What is a size here is one to others too.
+        assert!(httparse::parse_chunk_size(bytes).is_ok());
+    }
 }
 
 /// However a body is cut into pieces, it is the same, and so is what stands behind it.

@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn chunked_bodies_are_decoded_whatever_the_pieces() {
-        let input = b"4\r\nWiki\r\n5;name=\"v\"\r\npedia\r\nE \r\n in\r\n\r\nchunks.\r\n0\r\nX-Sum: 1\r\nY: 2\r\n\r\nrest";
+        let input = b"4\r\nWiki\r\n5 \t;name=\"v\"\r\npedia\r\nE \t\r\n in\r\n\r\nchunks.\r\n0\r\nX-Sum: 1\r\nY: 2\r\n\r\nrest";
         for size in 1..=input.len() {
             let (body, rest) = decode(Framing::Chunked, input, size).unwrap();
             assert_eq!(body, b"Wikipedia in\r\n\r\nchunks.", "{size}");
@@ -191,6 +191,11 @@ mod tests {
             "1;x\na\r\n0\r\n\r\n",
             "1\r\na\n0\r\n\r\n",
             "0x1\r\na\r\n",
+            "1 x\r\na\r\n0\r\n\r\n",
+            "1 1\r\na\r\n0\r\n\r\n",
+            "1\t x\r\na\r\n0\r\n\r\n",
+            "1 \na\r\n0\r\n\r\n",
+            "1,1\r\na\r\n0\r\n\r\n",
         ] {
             let result = decode(Framing::Chunked, input.as_bytes(), 3);
             assert_eq!(result, Err(BodyError::ChunkSize), "{input:?}");
@@ -202,6 +207,10 @@ mod tests {
         let long = "x".repeat(9_000);
         for (input, error) in [
             (format!("1;{long}\r\na\r\n"), BodyError::ChunkSize),
+            (
+                format!("1{};\r\na\r\n", " ".repeat(9_000)),
+                BodyError::ChunkSize,
+            ),
             (format!("0\r\n{long}\r\n\r\n"), BodyError::Trailers),
             (
                 format!("0\r\n{}\r\n", "a\r\n".repeat(4_000)),

@@ -9,7 +9,9 @@ use super::body::{BodyError, Piece};
 pub(super) enum Decoder {
     /// Within a chunk's size; `digits` of it have been read.
     Size { size: u64, digits: u8 },
-    /// Behind the size: an extension, until the line ends. `spent` bounds it.
+    /// Within white space behind the size: an extension or the line end follows, and nothing else.
+    Padding { size: u64, spent: u16 },
+    /// Within an extension, until the line ends. `spent` bounds it and what stands before it.
     Extension { size: u64, spent: u16 },
     /// Behind the first half of the line end that follows a size.
     SizeEnd { size: u64 },
@@ -73,17 +75,24 @@ impl Decoder {
                 })
             }
             (Self::Size { digits: 0, .. }, _) => Err(BodyError::ChunkSize),
-            (Self::Size { size, .. } | Self::Extension { size, .. }, b'\r') => {
-                Ok(Self::SizeEnd { size })
-            }
+            (
+                Self::Size { size, .. } | Self::Padding { size, .. } | Self::Extension { size, .. },
+                b'\r',
+            ) => Ok(Self::SizeEnd { size }),
             (Self::SizeEnd { size: 0 }, b'\n') => Ok(Self::Trailers {
                 line: 0,
                 cr: false,
                 spent: 0,
             }),
             (Self::SizeEnd { size: left }, b'\n') => Ok(Self::Data { left }),
-            (Self::Size { size, .. }, b';' | b' ' | b'\t') => {
-                Ok(Self::Extension { size, spent: 0 })
+            (Self::Size { size, .. }, b';') => Ok(Self::Extension { size, spent: 0 }),
+            (Self::Size { size, .. }, b' ' | b'\t') => Ok(Self::Padding { size, spent: 0 }),
+            (Self::Padding { size, spent }, b';') => Ok(Self::Extension { size, spent }),
+            (Self::Padding { size, spent }, b' ' | b'\t') if spent < MAX_EXTRA => {
+                Ok(Self::Padding {
+                    size,
+                    spent: spent + 1,
+                })
             }
             (Self::Extension { .. }, b'\n') => Err(BodyError::ChunkSize),
             (Self::Extension { size, spent }, _) if spent < MAX_EXTRA => Ok(Self::Extension {
