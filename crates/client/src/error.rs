@@ -62,6 +62,14 @@ pub enum PullError {
         /// The status.
         status: StatusCode,
     },
+    /// The answer is coded for this connection, and not only in chunks.
+    #[error("target {target} answered in a transfer coding that cannot be undone: {coding}")]
+    Coding {
+        /// The pull URL without its secrets.
+        target: String,
+        /// What `Transfer-Encoding` says.
+        coding: String,
+    },
     /// The time for the pull is up.
     #[error("target {target} did not answer within {}", in_millis(*.within))]
     TimedOut {
@@ -115,7 +123,8 @@ impl PullError {
             Self::Unreachable { .. }
             | Self::NoAnswer { .. }
             | Self::BrokeOff { .. }
-            | Self::Informational { .. } => StatusCode::BAD_GATEWAY,
+            | Self::Informational { .. }
+            | Self::Coding { .. } => StatusCode::BAD_GATEWAY,
             Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method};
 use pushprox_daemon::reload::Reloaded;
 use pushprox_peer::leg::LegError;
@@ -76,6 +76,10 @@ impl Scraper {
                     status: response.status(),
                 });
             }
+            if let Some(coding) = foreign_coding(response.headers()) {
+                let target = shown(&url);
+                return Err(PullError::Coding { target, coding });
+            }
             let mut answer = Answer::of_target(method, response);
             // Where the body is longer in coming, the head need not wait for it.
             if let Ok(begun) = timeout(HEAD_ALONE, answer.begin()).await {
@@ -108,6 +112,24 @@ impl Scraper {
         }
         headers
     }
+}
+
+/// A transfer coding that is still on the body. The HTTP library undoes chunks, once, and gives what
+/// is coded in another way too as it is.
+fn foreign_coding(headers: &HeaderMap) -> Option<String> {
+    let codings: Vec<_> = headers.get_all(TRANSFER_ENCODING).iter().collect();
+    let is_undone = match codings.as_slice() {
+        [] => true,
+        [only] => {
+            let only = only.as_bytes().trim_ascii();
+            only.eq_ignore_ascii_case(b"chunked") || only.eq_ignore_ascii_case(b"identity")
+        }
+        _ => false,
+    };
+    let codings = codings
+        .iter()
+        .map(|coding| String::from_utf8_lossy(coding.as_bytes()));
+    (!is_undone).then(|| codings.collect::<Vec<_>>().join(", "))
 }
 
 /// A target that ends behind the head of its answer does so at once.

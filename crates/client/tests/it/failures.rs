@@ -134,6 +134,18 @@ async fn answers_that_are_none_are_told() {
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
             "502 target URL answered 101 Switching Protocols, which is no answer to a scrape",
         ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n\x1f\x8b\r\n0\r\n\r\n",
+            "502 target URL answered in a transfer coding that cannot be undone: gzip, chunked",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n\r\n",
+            "502 target URL answered in a transfer coding that cannot be undone: x",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "502 target URL answered in a transfer coding that cannot be undone: chunked, chunked",
+        ),
     ] {
         let (push, url) = push_after(bytes).await;
         assert_eq!(
