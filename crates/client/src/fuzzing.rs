@@ -11,10 +11,13 @@ pub fn pull_query(bytes: &[u8]) {
     let Ok(query) = std::str::from_utf8(bytes) else {
         return;
     };
-    for text in [
-        "http://node:9100/metrics",
-        "http://node/?token=a%20b&mode=x&mode=y",
-        "https://user:password@[::1]:9100/a%2fb?_scheme=https",
+    for (text, port) in [
+        ("http://node:80/metrics", Some(80)),
+        ("http://node/?token=a%20b&mode=x&mode=y", None),
+        (
+            "https://user:password@[::1]:9100/a%2fb?_scheme=https",
+            Some(9100),
+        ),
     ] {
         let Ok(pull_url) = text.parse::<PullUrl>() else {
             panic!("{text} is no pull URL");
@@ -25,7 +28,10 @@ pub fn pull_query(bytes: &[u8]) {
             "{url}"
         );
         assert_eq!(url.host(), plain.host(), "{url}");
-        assert_eq!(url.port(), plain.port(), "{url}");
+        match port {
+            Some(_) => assert_eq!(url.port_or_known_default(), port, "{url}"),
+            None => assert_eq!(url.port(), None, "{url}"),
+        }
         assert_eq!(url.path(), plain.path(), "{url}");
         assert_eq!(url.username(), plain.username(), "{url}");
         assert_eq!(url.password(), plain.password(), "{url}");

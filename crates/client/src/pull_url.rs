@@ -13,6 +13,9 @@ use crate::urls::{HttpUrl, UrlError};
 #[derive(Clone)]
 pub struct PullUrl {
     inner: HttpUrl,
+    /// The same with https. It is read from the operator's text, since a URL does not tell whether
+    /// the port that its scheme has anyway was written.
+    lifted: Url,
     /// Names of the query parameters that the URL has, and which no scrape can change.
     fixed: Vec<String>,
 }
@@ -24,9 +27,8 @@ impl PullUrl {
     /// left out, and so is `_scheme=https`, which asks for TLS.
     #[must_use]
     pub fn for_scrape(&self, scrape_query: Option<&str>) -> Url {
-        let mut url = self.inner.url.clone();
+        let mut url = &self.inner.url;
         let mut query = url.query().unwrap_or_default().to_owned();
-        let mut lifted = false;
         // A URL drops these wherever they are, which would make another name of a parameter's.
         let mut added = scrape_query.unwrap_or_default().to_owned();
         added.retain(|c| !matches!(c, '\t' | '\n' | '\r'));
@@ -38,7 +40,7 @@ impl PullUrl {
                 continue;
             }
             if name == "_scheme" && value == "https" {
-                lifted = true;
+                url = &self.lifted;
                 continue;
             }
             if !query.is_empty() {
@@ -46,11 +48,8 @@ impl PullUrl {
             }
             query.push_str(piece);
         }
+        let mut url = url.clone();
         url.set_query(Some(query.as_str()).filter(|query| !query.is_empty()));
-        if lifted && url.set_scheme("https").is_err() {
-            // Cannot be: one of the two schemes replaces the other.
-            tracing::warn!("the scheme of the pull URL could not be lifted to https");
-        }
         url
     }
 
@@ -66,12 +65,18 @@ impl FromStr for PullUrl {
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let inner = HttpUrl::parse(text)?;
+        let (_, place) = text.split_once("://").ok_or(UrlError::Scheme)?;
+        let lifted = HttpUrl::parse(&format!("https://{place}"))?.url;
         let fixed = inner
             .url
             .query_pairs()
             .map(|(name, _)| name.into_owned())
             .collect();
-        Ok(Self { inner, fixed })
+        Ok(Self {
+            inner,
+            lifted,
+            fixed,
+        })
     }
 }
 
@@ -146,6 +151,15 @@ mod tests {
                 "a=1&_scheme=https&b=2",
                 "https://h:81/m?a=1&b=2",
             ),
+            ("http://h:80/m", "_scheme=https", "https://h:80/m"),
+            ("http://u:p:80@h/m", "_scheme=https", "https://h/m"),
+            (
+                " HTTP://u:80@[::1]:080?a=b:80\n",
+                "_scheme=https&_scheme=https",
+                "https://[::1]:80/?a=b:80",
+            ),
+            ("http://h:443/m", "_scheme=https", "https://h/m"),
+            ("https://h:80/m", "_scheme=https", "https://h:80/m"),
             ("https://h/m", "_scheme=https", "https://h/m"),
             ("https://h/m", "_scheme=http", "https://h/m?_scheme=http"),
             ("http://h/m", "_scheme=ftp", "http://h/m?_scheme=ftp"),
