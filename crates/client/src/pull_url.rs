@@ -23,8 +23,9 @@ pub struct PullUrl {
 impl PullUrl {
     /// The URL to pull for a scrape with this query.
     ///
-    /// Parameters keep their order and their encoding. Those that the pull URL has already are
-    /// left out, and so is `_scheme=https`, which asks for TLS.
+    /// Parameters keep their order and their encoding; the few characters that a URL's query cannot
+    /// have are encoded. Those that the pull URL has already are left out, and so is
+    /// `_scheme=https`, which asks for TLS.
     #[must_use]
     pub fn for_scrape(&self, scrape_query: Option<&str>) -> Url {
         let mut url = &self.inner.url;
@@ -118,6 +119,7 @@ mod tests {
                 "c=%zz&match[]={a=\"b\"}|\\^`",
                 "http://h:9100/metrics?c=%zz&match[]={a=%22b%22}|\\^`",
             ),
+            ("a='<é>", "http://h:9100/metrics?a=%27%3C%C3%A9%3E"),
         ] {
             assert_eq!(pull(base, query), wanted);
         }
