@@ -64,7 +64,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     shutdown.spawn(config.to_target.clone().watch(shutdown.clone()));
     let fqdn = match config.fqdn {
         Some(fqdn) => fqdn,
-        None => hostname::fqdn().await?,
+        None => match shutdown.token().run_until_cancelled(hostname::fqdn()).await {
+            Some(fqdn) => fqdn?,
+            None => {
+                info!("client stopped");
+                return Ok(());
+            }
+        },
     };
     let mut registry = Registry::new();
     let metrics = Metrics::register(&mut registry);

@@ -3,8 +3,11 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use pushprox_testkit::network::{self, Network};
+use pushprox_testkit::process::command;
 use pushprox_testkit::wait::{SOON, until};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::net::UdpSocket;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -148,6 +151,39 @@ async fn a_second_signal_ends_at_once_with_1() {
     poll.gone().await;
     signal(&child, "INT");
     assert_eq!(soon(child.wait()).await.unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_resolver_that_does_not_answer_does_not_hold_the_end_up() {
+    let name = "a_resolver_that_does_not_answer_does_not_hold_the_end_up";
+    let Some(_network) = Network::enter(module_path!(), name) else {
+        return;
+    };
+    network::runtime().block_on(async {
+        let resolver = UdpSocket::bind((Network::OWN, 53)).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let nameserver = format!("nameserver {}\n", Network::OWN);
+        std::fs::write(folder.path().join("resolv.conf"), nameserver).unwrap();
+        std::fs::write(folder.path().join("nsswitch.conf"), "hosts: dns\n").unwrap();
+        let script = "for file in *; do mount --bind $file /etc/$file || exit; done; exec \"$@\"";
+        let child = command("unshare")
+            .args(["--mount", "sh", "-c", script, "sh"])
+            .args([env!("CARGO_BIN_EXE_client"), "--metrics-addr="])
+            .args([
+                "--proxy-url=http://127.0.0.1:1",
+                "--pull-url=http://127.0.0.1:1",
+            ])
+            .current_dir(folder.path())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        soon(resolver.recv(&mut [0; 512])).await.unwrap();
+        signal(&child, "TERM");
+        let output = soon(child.wait_with_output()).await.unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{log}");
+        assert!(!log.contains("client started"), "{log}");
+    });
 }
 
 #[tokio::test]
