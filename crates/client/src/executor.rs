@@ -3,18 +3,20 @@
 use std::time::Duration;
 
 use http::{HeaderValue, Method};
+use parking_lot::Mutex;
 use pushprox_protocol::Fqdn;
 use pushprox_protocol::message::instruction::Instruction;
 use pushprox_protocol::timeout::{ScrapeTimeouts, answer_margin};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::answer::Answer;
 use crate::error::{PullError, PushError};
 use crate::metrics::Metrics;
 use crate::pusher::Pusher;
 use crate::scraper::Scraper;
+use crate::trouble::Trouble;
 
 /// What a scrape's task needs.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct Executor {
     pub timeouts: ScrapeTimeouts,
     /// Counts it all.
     pub metrics: Metrics,
+    /// What the log knows of pushes that fail.
+    pub trouble: Mutex<Trouble>,
     /// Cancelled when the targets have no more time, because the client ends.
     pub give_up: CancellationToken,
 }
@@ -120,12 +124,35 @@ impl Executor {
             }
             (None, Err(_)) => {}
         }
-        if let Err(error) = pushed {
-            match error {
-                PushError::TargetBrokeOff(_) => self.metrics.scrape_errors.inc(),
-                _ => self.metrics.push_errors.inc(),
-            };
-            warn!(scrape_id, %fqdn, %error, ?duration, "push failed");
+        let is_told = self.note(&pushed);
+        match pushed {
+            Err(error) if is_told => {
+                warn!(scrape_id, %fqdn, %error, ?duration, "push failed");
+            }
+            Err(error) => debug!(scrape_id, %fqdn, %error, ?duration, "push failed"),
+            Ok(()) => {}
+        }
+    }
+
+    /// Counts how a push went. Whether it is a failure to be told, and not only more of the same.
+    fn note(&self, pushed: &Result<(), PushError>) -> bool {
+        let now = Instant::now();
+        match pushed {
+            Ok(()) => {
+                if let Some(after) = self.trouble.lock().ends(now) {
+                    info!(?after, "the proxy takes pushes again");
+                }
+                false
+            }
+            // That is the target's trouble.
+            Err(PushError::TargetBrokeOff(_)) => {
+                self.metrics.scrape_errors.inc();
+                true
+            }
+            Err(error) => {
+                self.metrics.push_errors.inc();
+                self.trouble.lock().fails(&error.to_string(), now)
+            }
         }
     }
 }

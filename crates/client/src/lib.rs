@@ -36,6 +36,7 @@ pub mod urls;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pushprox_daemon::metrics::Registry;
 use pushprox_daemon::web::Web;
 use pushprox_daemon::{Shutdown, own_pages, systemd};
@@ -94,6 +95,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         pusher: Pusher::new(config.to_proxy.clone(), config.proxy_url.clone()),
         timeouts: config.timeouts,
         metrics: metrics.clone(),
+        trouble: Mutex::default(),
         give_up: give_up.clone(),
     });
     systemd::attend(&shutdown);

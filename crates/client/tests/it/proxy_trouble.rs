@@ -94,6 +94,31 @@ async fn a_push_that_is_refused_early_does_not_stop_the_client() {
 }
 
 #[tokio::test]
+async fn pushes_that_fail_again_and_again_are_a_warning_once_a_minute() {
+    let mut log = Log::start();
+    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+    let client = Client::start(&proxy.url(), &target.url("/metrics"), &QUICK);
+    for (id, level) in ["warn", "debug", "debug", "warn"].into_iter().enumerate() {
+        let poll = proxy.poll().await;
+        if level == "warn" {
+            time_passes(Duration::from_secs(60)).await;
+        }
+        poll.answer("200 OK", scrape(&id.to_string(), "", "10", ""));
+        target.next().await.answer("200 OK", "abc");
+        proxy.push().await.answer("403 Forbidden", "not yours\n");
+        let line = log.line("push failed").await;
+        let told = format!("level={level} ");
+        assert!(line.contains(&told) && line.contains("not yours"), "{line}");
+    }
+    proxy.hand_out(&scrape("last", "", "10", "")).await;
+    target.next().await.answer("200 OK", "abc");
+    proxy.push().await.answer("200 OK", "");
+    let line = log.line("the proxy takes pushes again").await;
+    assert!(line.contains(" after=60"), "{line}");
+    client.stop().await;
+}
+
+#[tokio::test]
 async fn a_push_on_a_kept_connection_that_turns_out_dead_is_repeated() {
     let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
     let client = Client::start(&proxy.url(), &target.url("/metrics"), &QUICK);
