@@ -58,15 +58,26 @@ impl Config {
         if target.file_name().is_none() {
             return Err(usage("--target: it is a folder; name the file in it").into());
         }
-        if args.mode != Mode::ScrapeConfigs && absolute("--source", &args.source)? == target {
-            return Err(usage("--source: it is the target as well; name another file").into());
-        }
         let sd_folder = sd_folder(&args.sd_dir)?;
         let flags = LegFlags::from(args.to_proxies);
         check_proxies(&flags, &args.proxy_url, args.mode)?;
         let tls_config = tls_config(&flags.tls, &args.proxy_url)?;
         let refresh_interval = args.resync_interval.as_secs().max(1);
-        let files = Files::new(target, sd_folder);
+        let source = (args.mode != Mode::ScrapeConfigs).then_some(args.source);
+        let mut files = Files::new(target, sd_folder);
+        let kept = [
+            ("--source", &source),
+            ("--job-template", &args.job_template),
+        ];
+        for (flag, path) in kept {
+            files.kept.extend(path.clone().map(|path| (flag, path)));
+        }
+        if let Some((flag, _)) = files.endangered() {
+            return Err(usage(&format!(
+                "{flag}: discovery writes this file itself; name another"
+            ))
+            .into());
+        }
         let targets = match args.mode {
             Mode::Config | Mode::ScrapeConfigs => Targets::Files(files.sd.clone()),
             Mode::HttpSd => Targets::Http {
@@ -96,7 +107,7 @@ impl Config {
                 sync_timeout: args.sync_timeout,
             },
             publish: publish::Settings {
-                source: (args.mode != Mode::ScrapeConfigs).then_some(args.source),
+                source,
                 template: args.job_template,
                 style: Style {
                     targets,

@@ -12,6 +12,8 @@ use crate::render::SdFiles;
 use crate::tracker::Snapshot;
 use crate::writer::{self, FileError};
 
+mod kept;
+
 /// Where the files are.
 #[derive(Debug, Clone)]
 pub struct Files {
@@ -19,6 +21,8 @@ pub struct Files {
     pub target: PathBuf,
     /// SD files, of this mode or of one before.
     pub sd: SdFiles,
+    /// The operator's files, each with its flag: none is changed.
+    pub kept: Vec<(&'static str, PathBuf)>,
 }
 
 impl Files {
@@ -33,6 +37,7 @@ impl Files {
                 prefix,
             },
             target,
+            kept: Vec::new(),
         }
     }
 
@@ -47,12 +52,23 @@ impl Files {
         self.target.with_file_name(format!("{name}.good"))
     }
 
+    /// Gives the target this content. Whether it had another.
+    ///
+    /// # Errors
+    ///
+    /// The target is then as it was.
+    pub fn write_target(&self, config: &[u8]) -> Result<bool, FileError> {
+        self.check()?;
+        writer::replace(&self.target, config)
+    }
+
     /// Writes that copy.
     ///
     /// # Errors
     ///
     /// The copy is then as it was.
     pub fn write_good(&self, config: &[u8]) -> Result<bool, FileError> {
+        self.check()?;
         writer::copy(&self.good(), config, &self.target)
     }
 
@@ -83,6 +99,7 @@ impl Files {
     ///
     /// The first failure; the other files are written nevertheless.
     pub fn write_sd(&self, snapshot: &Arc<Snapshot>) -> Result<usize, FileError> {
+        self.check()?;
         let mut written = 0;
         let mut result = Ok(());
         for (proxy, content) in &snapshot.proxies {
@@ -101,6 +118,7 @@ impl Files {
     ///
     /// The first failure.
     pub fn remove_stale(&self, snapshot: &Snapshot) -> Result<(), FileError> {
+        self.check()?;
         let mut current = BTreeSet::new();
         for (proxy, content) in &snapshot.proxies {
             if content.is_some() {
@@ -145,7 +163,7 @@ mod tests {
     use crate::index::Proxy;
     use std::fs;
 
-    fn snapshot(contents: &[(&str, &str)]) -> Arc<Snapshot> {
+    pub(super) fn snapshot(contents: &[(&str, &str)]) -> Arc<Snapshot> {
         let proxies = contents.iter().map(|(address, content)| {
             let proxy = Proxy {
                 address: address.parse().unwrap(),
@@ -159,7 +177,7 @@ mod tests {
         })
     }
 
-    fn names(folder: &Path) -> BTreeSet<String> {
+    pub(super) fn names(folder: &Path) -> BTreeSet<String> {
         let entries = fs::read_dir(folder).unwrap();
         entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

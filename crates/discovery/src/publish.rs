@@ -359,8 +359,8 @@ impl Publisher {
     }
 
     async fn write_target(&mut self, config: Arc<[u8]>) -> Result<bool, PublishError> {
-        let path = self.settings.files.target.clone();
-        let written = self.on_disk(move || writer::replace(&path, &config)).await;
+        let files = self.settings.files.clone();
+        let written = self.on_disk(move || files.write_target(&config)).await;
         if let Some(reloader) = &mut self.settings.reloader
             && matches!(written, Ok(true))
         {

@@ -79,6 +79,13 @@ pub fn original(temporary: &Path) -> Option<PathBuf> {
     Some(temporary.with_file_name(name))
 }
 
+/// The failure to write anything, lest a file of the operator's be changed.
+#[must_use]
+pub fn endangered(flag: &str, path: &Path) -> FileError {
+    let text = format!("discovery writes this file itself; name another by {flag}");
+    failure("keep", path)(io::Error::other(text))
+}
+
 /// Has the permissions of `like`, if that is there.
 fn replace_in_steps(
     path: &Path,
@@ -132,7 +139,9 @@ fn replace_in_steps(
     Ok(true)
 }
 
-fn temporary(path: &Path) -> PathBuf {
+/// The file that becomes another one when it is whole.
+#[must_use]
+pub fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.tmp"))
 }

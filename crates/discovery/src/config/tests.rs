@@ -149,7 +149,15 @@ fn mistakes_are_one_line_each() {
         (&["--target", "/"], "--target: it is a folder"),
         (
             &["-source=/etc/x", "-target=/etc/./x"],
-            "--source: it is the target as well",
+            "--source: discovery writes this file itself; name another",
+        ),
+        (
+            &["-source=/etc/x.good", "-target=/etc/x"],
+            "--source: discovery writes this file itself; name another",
+        ),
+        (
+            &["--job-template=/etc/x", "-target=/etc/x"],
+            "--job-template: discovery writes this file itself; name another",
         ),
     ] {
         let error = config(flags).unwrap_err().to_string();

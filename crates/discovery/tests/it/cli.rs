@@ -1,5 +1,7 @@
 //! The command: once, its exit codes, its three modes, its end.
 
+use std::os::unix::fs::symlink;
+
 use pushprox_testkit::process;
 use pushprox_testkit::wait::until;
 use pushprox_testkit::wire;
@@ -126,6 +128,36 @@ async fn wrong_flags_end_with_code_2_and_one_line() {
         outcome.stderr,
         "discovery: --labelname and --labelvalue are required, or --label-selector instead of both\n"
     );
+}
+
+#[tokio::test]
+async fn the_base_is_not_changed_whatever_leads_to_it() {
+    let bench = Bench::new().await;
+    let base = bench.path().join("base");
+    let is_kept = || std::fs::read_to_string(&base).unwrap() == "global: {}\n";
+    let way = bench.path().join("way");
+    symlink(bench.path(), &way).unwrap();
+    let target = format!("-target={}", way.join("base").display());
+    let outcome = bench.once(&[&target]).await;
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+    assert_eq!(
+        outcome.stderr,
+        "discovery: --source: discovery writes this file itself; name another\n"
+    );
+    assert!(is_kept());
+
+    // While it runs, too.
+    std::fs::remove_file(&way).unwrap();
+    symlink("sd", &way).unwrap();
+    let mut discovery = bench.start(&[&target, "-reloadurl="]).await;
+    discovery.is_ready().await;
+    symlink(".", bench.path().join("new")).unwrap();
+    std::fs::rename(bench.path().join("new"), &way).unwrap();
+    discovery
+        .daemon
+        .line(&["level=error", "base: discovery writes this file itself"])
+        .await;
+    assert!(is_kept());
 }
 
 #[tokio::test]
