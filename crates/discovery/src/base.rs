@@ -4,8 +4,10 @@
 use serde_yaml::{Mapping, Value};
 
 use place::Place;
+use reading::Read;
 
 mod place;
+mod reading;
 
 /// Why there can be no configuration from this base. The message continues "the base cannot be
 /// used: ".
@@ -17,6 +19,9 @@ pub enum BaseError {
     /// The text is not YAML.
     #[error("it is not valid YAML: {0}")]
     Yaml(String),
+    /// A value does not fit its tag, as YAML 1.2 has it.
+    #[error("it has a value that does not fit its tag in YAML 1.2; leave out the tag: {0}")]
+    Tag(String),
     /// The YAML has a form that cannot be extended.
     #[error("{0}")]
     Unsuitable(&'static str),
@@ -169,18 +174,30 @@ fn take_list(configuration: &mut Value) -> Option<Vec<Value>> {
     if configuration.is_null() {
         *configuration = Value::Mapping(Mapping::new());
     }
-    match configuration.as_mapping_mut()?.shift_remove(KEY)? {
+    let mut list = configuration.as_mapping_mut()?.shift_remove(KEY)?;
+    while let Value::Tagged(tagged) = list {
+        list = tagged.value;
+    }
+    match list {
         Value::Sequence(list) => Some(list),
         _ => None,
     }
 }
 
-fn parse(text: &str) -> Result<Value, BaseError> {
-    let parsed = serde_yaml::from_str::<Value>(text).and_then(|mut value| {
+pub(crate) fn parse(text: &str) -> Result<Value, BaseError> {
+    let parsed = serde_yaml::from_str(text).and_then(|Read(mut value)| {
         value.apply_merge()?;
         Ok(value)
     });
-    parsed.map_err(|error| BaseError::Yaml(error.to_string()))
+    parsed.map_err(|error| {
+        let text = error.to_string();
+        // A value is invalid only where a tag of YAML's own says what it must be.
+        if text.contains("invalid value: ") {
+            BaseError::Tag(text)
+        } else {
+            BaseError::Yaml(text)
+        }
+    })
 }
 
 const KEY: &str = "scrape_configs";

@@ -24,7 +24,7 @@ pub fn base(bytes: &[u8]) {
     // It is the operator's configuration with the jobs in front, to another reader as well.
     let text = std::str::from_utf8(&result).unwrap_or_else(|error| panic!("{error}"));
     let text = text.trim_start_matches('\u{feff}');
-    let value: Value = serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let value = base::parse(text).unwrap_or_else(|error| panic!("{error}: {text}"));
     let list = value.get("scrape_configs").and_then(Value::as_sequence);
     let first: Vec<Value> = list.into_iter().flatten().take(2).cloned().collect();
     assert_eq!(first, jobs.clone().map(Value::Mapping));

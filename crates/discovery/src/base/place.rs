@@ -122,7 +122,7 @@ fn place_of_list(
             events.skip_rest_of(value)?;
             let (at, indent) = first_dash(text, bytes(key.end), bytes(span.start)).ok_or(
                 BaseError::Unsuitable(
-                    "the first item of scrape_configs is not on a line of its own",
+                    "the first item of scrape_configs is not on a line of its own; begin a new line for it below the key",
                 ),
             )?;
             Ok(Place::Items {
@@ -130,10 +130,12 @@ fn place_of_list(
                 indent,
             })
         }
-        Event::Scalar(scalar, _, 0, None) if is_null(scalar) => {
+        Event::Scalar(scalar, _, anchor, None) if is_null(scalar) => {
             if span.is_empty() {
+                // With an anchor, the mark of nothing lies behind that; without, anywhere below.
+                let end = if *anchor == 0 { key.end } else { span.end };
                 Ok(Place::Items {
-                    at: next_line(text, bytes(key.end)),
+                    at: next_line(text, bytes(end)),
                     indent: root_indent + 2,
                 })
             } else {

@@ -100,6 +100,33 @@ fn every_shape_of_the_list_is_extended_and_the_text_is_kept() {
             vec!["one", "two", "a"],
         ),
         (
+            "scrape_configs: !list\n- job_name: a\n",
+            vec!["one", "two", "a"],
+        ),
+        (
+            "scrape_configs: !list [{job_name: a}]\n",
+            vec!["one", "two", "a"],
+        ),
+        ("scrape_configs: &jobs\n", vec!["one", "two"]),
+        ("scrape_configs: &jobs", vec!["one", "two"]),
+        ("scrape_configs: &jobs ~ # none\n", vec!["one", "two"]),
+        (
+            "scrape_configs: # none\n\n  # yet\n  &jobs # ü\n\n# of global\nglobal: {}\n",
+            vec!["one", "two"],
+        ),
+        (
+            "global: {external_labels: {a: 98765432109876543210, b: -98765432109876543210}}\n",
+            vec!["one", "two"],
+        ),
+        (
+            "global: {external_labels: {a: 9876543210987654321098765432109876543210}}\n",
+            vec!["one", "two"],
+        ),
+        (
+            "x: &x {a: 1}\ny: &y {b: 1}\nz:\n  <<: *x\n  <<: [*y, *x]\n  <<: *x\n",
+            vec!["one", "two"],
+        ),
+        (
             "x: &a {job_name: a}\nscrape_configs:\n- *a\n- <<: *a\n  job_name: b\n",
             vec!["one", "two", "a", "b"],
         ),
@@ -180,6 +207,20 @@ fn what_cannot_be_extended_is_refused_with_the_reason() {
         ("~\n", "explicit null"),
         ("scrape_configs: {a: b}\n", "not a list"),
         ("scrape_configs: 5\n", "not a list"),
+        (
+            "scrape_configs: &a\nrule_files: *a\n",
+            "without changing the rest",
+        ),
+        (
+            "x: &a {b: 1}\n<<: *a\ny: &c {scrape_configs: [{job_name: b}]}\n<<: *c\n",
+            "without changing the rest",
+        ),
+        ("a: {<<: 1, <<: 2}\n", "not valid YAML"),
+        (
+            "a:\n  honor_labels: !!bool yes\n",
+            "leave out the tag: a.honor_labels",
+        ),
+        ("a: !!int 010\n", "leave out the tag: a"),
         ("x: &a [{job_name: b}]\nscrape_configs: *a\n", "is an alias"),
         (
             "scrape_configs: &a [{job_name: b}]\nx: *a\n",
@@ -197,7 +238,7 @@ fn what_cannot_be_extended_is_refused_with_the_reason() {
         ("scrape_configs:\n\t- job_name: a\n", "not valid YAML"),
         (
             "? scrape_configs\n: - job_name: a\n",
-            "on a line of its own",
+            "on a line of its own; begin a new line for it",
         ),
     ] {
         let error = inserted(base).unwrap_err().to_string();
