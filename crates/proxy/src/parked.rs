@@ -11,7 +11,7 @@ use tracing::debug;
 
 use crate::access::{Identity, Registrant};
 use crate::http1::answer::Answer;
-use crate::http1::socket::{Socket, Written};
+use crate::http1::socket::{MAX_READ_AHEAD, Socket, Written};
 use crate::rendezvous::{HandedOut, ParkedPoll, PollEnd, Sent};
 use crate::{Proxy, delivery};
 
@@ -62,7 +62,6 @@ pub(crate) fn park<'a>(
         }
         if !parked.keep_alive {
             parked.socket.shutdown(&proxy.patience).await;
-            return None;
         }
         if let Some(sent) = sent {
             // In a box, so that the room for it is not kept by those that wait.
@@ -71,7 +70,8 @@ pub(crate) fn park<'a>(
                 return None;
             }
         }
-        accepted.ok().map(|parked| parked.socket)
+        let parked = accepted.ok()?;
+        parked.keep_alive.then_some(parked.socket)
     }
 }
 
@@ -104,8 +104,10 @@ impl Unsent {
 impl Parked {
     /// Answers the poll when it ends. `None` when nobody is to be answered.
     fn poll_reply(&mut self, cx: &mut Context<'_>, proxy: &Proxy) -> Poll<Option<Reply>> {
-        // First, so that a client that has left is not handed anything.
-        if self.socket.poll_left(cx, &proxy.buffers).is_ready() {
+        // First, so that a client that has left is not handed anything. Of one that has sent more than
+        // any does, that could not be told any more.
+        let has_left = self.socket.poll_left(cx, &proxy.buffers).is_ready();
+        if has_left || self.socket.ahead().len() >= MAX_READ_AHEAD {
             return Poll::Ready(None);
         }
         let end = ready!(self.poll.poll_end(cx));

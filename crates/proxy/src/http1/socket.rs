@@ -205,16 +205,16 @@ impl Socket {
         std::future::poll_fn(|cx| self.poll_fill(cx, buffers)).await
     }
 
-    /// Ready when the peer has left, or has sent more than any peer does while it waits for an answer.
-    /// What it sends early is kept for its turn.
+    /// Ready when the peer has left. What it sends early is kept for its turn, and behind
+    /// [`MAX_READ_AHEAD`] bytes of that it is not seen to leave.
     pub(crate) fn poll_left(&mut self, cx: &mut Context<'_>, buffers: &Buffers) -> Poll<()> {
         while self.ahead().len() < MAX_READ_AHEAD {
             match ready!(self.poll_fill(cx, buffers)) {
-                Ok(0) | Err(_) => break,
+                Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => self.settle(buffers),
             }
         }
-        Poll::Ready(())
+        Poll::Pending
     }
 
     /// As [`Socket::poll_left`]. Cancel safe.

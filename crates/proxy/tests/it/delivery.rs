@@ -12,6 +12,10 @@ use crate::support::{Instruction, Proxy, answer, instruction, poll, start};
 /// A scrape that was sent to a client which has not read it.
 async fn sent(proxy: &Proxy) -> (Connection, Connection) {
     let poll = proxy.park("node").await;
+    (poll, sent_to_the_only_client(proxy).await)
+}
+
+async fn sent_to_the_only_client(proxy: &Proxy) -> Connection {
     let scrape = proxy.scrape("http://node/metrics", 30.0).await;
     // The poll has been answered once it is counted.
     until("the poll is answered", SOON, async || {
@@ -19,7 +23,7 @@ async fn sent(proxy: &Proxy) -> (Connection, Connection) {
         (proxy.metric(line).await >= Some(1.0)).then_some(())
     })
     .await;
-    (poll, scrape)
+    scrape
 }
 
 /// Whether a client that polls under the name is given a scrape without waiting for another.
@@ -41,6 +45,25 @@ async fn a_client_that_dies_with_the_instruction_unread_has_not_got_it() {
     .await;
     assert_eq!(proxy.push(answer(&given.id, "second")).await.status(), 200);
     assert_eq!(scrape.receive().await.unwrap().text(), "second");
+}
+
+#[tokio::test]
+async fn a_client_that_polls_on_a_connection_of_its_own_has_not_got_it_either() {
+    for line in ["HTTP/1.1\r\nHost: p\r\nConnection: close", "HTTP/1.0"] {
+        let proxy = start().await;
+        let mut poll = proxy.connect().await;
+        let polls = format!("POST /poll {line}\r\nContent-Length: 4\r\n\r\nnode");
+        poll.send(polls.as_bytes()).await.unwrap();
+        proxy.registered("node").await;
+        let mut scrape = sent_to_the_only_client(&proxy).await;
+        drop(poll);
+        let given = until("the next client is given it", SOON, async || {
+            is_given_one(&proxy).await
+        })
+        .await;
+        proxy.push(answer(&given.id, "second")).await;
+        assert_eq!(scrape.receive().await.unwrap().text(), "second", "{line}");
+    }
 }
 
 #[tokio::test]
