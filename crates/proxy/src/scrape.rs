@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{Method, StatusCode};
+use http::StatusCode;
 use pushprox_daemon::guard::{Denied, Place};
 use pushprox_daemon::respond;
 use pushprox_protocol::message::body::{CHUNK_END, Framing, LAST_CHUNK, chunk_start};
@@ -24,6 +24,7 @@ use crate::http1::answer::{Answer, date};
 use crate::http1::request::Request;
 use crate::http1::socket::Socket;
 use crate::limits::told;
+use crate::parting::part;
 use crate::progress::{Patience, Stalled};
 
 /// How an answer could not be sent whole.
@@ -51,28 +52,26 @@ pub(crate) async fn serve(
     let parsed = request.scrape.take()?;
     drop(socket.split_ahead(request.head));
     socket.settle(&proxy.buffers);
-    let keep_alive = request.keep_alive && !request.has_body();
     let access = &proxy.access;
     let admitted = access.admit(peer, Role::Scraper, request.shown(), Place::Proxied);
     let grant = match admitted.await {
         Ok(grant) => grant,
-        Err(denied) => return Box::pin(deny(socket, &denied, keep_alive, proxy)).await,
+        Err(denied) => return Box::pin(deny(socket, &denied, &request, proxy)).await,
     };
     let scrape = match *parsed {
         Ok(scrape) => scrape,
-        Err(error) => return Box::pin(refuse(socket, error.into(), keep_alive, proxy)).await,
+        Err(error) => return Box::pin(refuse(socket, error.into(), &request, proxy)).await,
     };
     if !grant.may_reach(&scrape.target) {
         let (who, target) = (&grant.identity, &scrape.target);
         let denied = Denied::NotAllowed(format!("{who} may not scrape {target}"));
         access.turn_away(peer, &denied);
-        return Box::pin(deny(socket, &denied, keep_alive, proxy)).await;
+        return Box::pin(deny(socket, &denied, &request, proxy)).await;
     }
     drop(grant);
     let timeout = proxy.timeouts.clamp(scrape.timeout);
     let mut report = Report::new(ScrapeId::random(), scrape.target.clone(), started);
     let deadline = started + timeout;
-    let is_head = scrape.method == Method::HEAD;
     let rendezvous = &proxy.rendezvous;
     let answered = match rendezvous.scrape(report.id, scrape, timeout, started) {
         Ok(mut pending) => tokio::select! {
@@ -90,21 +89,14 @@ pub(crate) async fn serve(
         Ok(answer) => answer,
         Err(failure) => {
             report.end(&told(&failure, failure.limit()));
-            return Box::pin(tell(socket, &failure, keep_alive, proxy)).await;
+            return Box::pin(tell(socket, &failure, &request, proxy)).await;
         }
     };
     report.status = answer.head.status.as_u16();
     proxy.metrics.proxied(answer.head.status);
-    let ends_with_connection = ends_with_connection(&answer, is_head, &request);
+    let ends_with_connection = ends_with_connection(&answer, &request);
     // In a box of its own, as small as the one that it is called from.
-    let mut answer = Box::pin(send(
-        &mut socket,
-        answer,
-        is_head,
-        &request,
-        &mut report,
-        proxy,
-    ));
+    let mut answer = Box::pin(send(&mut socket, answer, &request, &mut report, proxy));
     // Most answers are there, and go out at once.
     let sent = match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
         Poll::Ready(sent) => Ok(sent),
@@ -125,41 +117,40 @@ pub(crate) async fn serve(
             return None;
         }
     }
-    if keep_alive && !ends_with_connection {
-        return Some(socket);
+    match request.goes_on() && !ends_with_connection {
+        true => Some(socket),
+        false => end(socket, &request, proxy).await,
     }
-    socket.shutdown(&proxy.patience).await;
-    None
 }
 
 /// Answers what is no scrape at all.
 async fn refuse(
     socket: Socket,
     failure: Failure,
-    keep_alive: bool,
+    request: &Request,
     proxy: &Proxy,
 ) -> Option<Socket> {
     warn!(outcome = %failure, "a scrape is refused");
-    tell(socket, &failure, keep_alive, proxy).await
+    tell(socket, &failure, request, proxy).await
 }
 
 /// Turns Prometheus away.
-async fn deny(socket: Socket, denied: &Denied, keep_alive: bool, proxy: &Proxy) -> Option<Socket> {
+async fn deny(socket: Socket, denied: &Denied, request: &Request, proxy: &Proxy) -> Option<Socket> {
     let (status, text) = (denied.status(Place::Proxied), denied.told(Place::Proxied));
-    say(socket, status, &text, keep_alive, proxy).await
+    say(socket, status, &text, request, proxy).await
 }
 
 /// Tells Prometheus of a failure.
 async fn tell(
     socket: Socket,
     failure: &Failure,
-    keep_alive: bool,
+    request: &Request,
     proxy: &Proxy,
 ) -> Option<Socket> {
     let limit = failure.limit();
     proxy.hits.count(limit);
     let text = told(failure, limit);
-    say(socket, failure.status(), &text, keep_alive, proxy).await
+    say(socket, failure.status(), &text, request, proxy).await
 }
 
 /// Answers with a reason phrase, which is what Prometheus shows.
@@ -167,31 +158,42 @@ async fn say(
     mut socket: Socket,
     status: StatusCode,
     text: &str,
-    keep_alive: bool,
+    request: &Request,
     proxy: &Proxy,
 ) -> Option<Socket> {
     proxy.metrics.proxied(status);
     let reason = respond::reason_phrase(text);
-    let answer = Answer::with_reason(status, reason.as_bytes(), keep_alive).challenge(status);
-    let answer = answer.text(format!("{text}\n").as_bytes());
+    let answer = Answer::with_reason(status, reason.as_bytes(), request.goes_on());
+    let answer = answer.challenge(status);
+    let answer = match request.is_head {
+        true => answer.without_body(),
+        false => answer.text(format!("{text}\n").as_bytes()),
+    };
     socket.write(&answer, &proxy.patience).await.ok()?;
-    if keep_alive {
-        return Some(socket);
+    match request.goes_on() {
+        true => Some(socket),
+        false => end(socket, request, proxy).await,
     }
-    socket.shutdown(&proxy.patience).await;
+}
+
+/// Ends the connection behind an answer.
+async fn end(mut socket: Socket, request: &Request, proxy: &Proxy) -> Option<Socket> {
+    match request.has_body() {
+        true => Box::pin(part(socket, proxy)).await,
+        false => socket.shutdown(&proxy.patience).await,
+    }
     None
 }
 
 /// Whether the end of the answer can be told by nothing but the end of the connection.
-fn ends_with_connection(answer: &ScrapeAnswer, is_head: bool, request: &Request) -> bool {
-    !matches!(answer.framing, Framing::Length(_)) && !is_head && !request.is_http_1_1
+fn ends_with_connection(answer: &ScrapeAnswer, request: &Request) -> bool {
+    !matches!(answer.framing, Framing::Length(_)) && !request.is_head && !request.is_http_1_1
 }
 
 /// Sends an answer as it comes. What has been sent is whole only if this ends well.
 async fn send(
     socket: &mut Socket,
     answer: Box<ScrapeAnswer>,
-    is_head: bool,
     request: &Request,
     report: &mut Report,
     proxy: &Proxy,
@@ -203,7 +205,7 @@ async fn send(
     let (head, framing) = (answer.head, answer.framing);
     let body = &mut answer.body;
     let length = match framing {
-        _ if is_head => head.length(),
+        _ if request.is_head => head.length(),
         // An answer without a body may tell the length of one (304), or must not (204).
         Framing::Length(_) if head.status == StatusCode::NO_CONTENT => None,
         Framing::Length(_) => head.length(),
@@ -223,7 +225,7 @@ async fn send(
         None if is_chunked => put_line(&mut head, "Transfer-Encoding", b"chunked"),
         None => {}
     }
-    if !request.keep_alive || request.has_body() {
+    if !request.goes_on() {
         put_line(&mut head, "Connection", b"close");
     }
     head.put_slice(b"\r\n");

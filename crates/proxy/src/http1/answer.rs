@@ -63,7 +63,7 @@ impl Answer {
         self
     }
 
-    /// Ends an answer that has no body by its status.
+    /// Ends an answer that has no body by its status, or by the method of its request.
     pub(crate) fn without_body(mut self) -> BytesMut {
         self.bytes.put_slice(b"\r\n");
         self.bytes

@@ -26,6 +26,8 @@ pub(crate) struct Request {
     /// Whether the connection may go on behind it.
     pub(crate) keep_alive: bool,
     pub(crate) is_http_1_1: bool,
+    /// Whether its answer has no body.
+    pub(crate) is_head: bool,
     /// Whether its sender waits for leave to send the body.
     pub(crate) expects_continue: bool,
     /// The credentials for the proxy, if there are any: the `Authorization` of a poll or a push, the
@@ -140,6 +142,7 @@ impl Request {
             // Of HTTP/1.0 no connection goes on: nothing that speaks it here reuses one.
             keep_alive: is_http_1_1,
             is_http_1_1,
+            is_head: parsed.method == Some("HEAD"),
             expects_continue: false,
             credentials: None,
             scrape: None,
@@ -215,6 +218,11 @@ impl Request {
         };
         let end = self.head.checked_add(usize::try_from(length).ok()?)?;
         Some((bytes.get(self.head..end)?, end))
+    }
+
+    /// Whether the connection may go on behind an answer that does not wait for the body.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.keep_alive && !self.has_body()
     }
 
     /// Whether anything of the request comes behind its head.

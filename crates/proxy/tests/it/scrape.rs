@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pushprox_testkit::wait::{SOON, until};
 use pushprox_testkit::wire::{ask, scrape_request};
 use tokio::time::Instant;
 
@@ -193,6 +194,72 @@ async fn a_head_scrape_needs_no_body() {
         "{answer}"
     );
     assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_failed_head_scrape_has_no_body_that_the_next_answer_would_stand_behind() {
+    let proxy = start().await;
+    for target in ["nobody", "[::1"] {
+        let mut connection = proxy.connect().await;
+        let both = format!(
+            "HEAD http://{target}/ HTTP/1.1\r\nHost: n\r\nX-Prometheus-Scrape-Timeout-Seconds: 0.1\r\n\r\n\
+             GET /-/healthy HTTP/1.1\r\nHost: p\r\nConnection: close\r\n\r\n"
+        );
+        connection.send(both.as_bytes()).await.unwrap();
+        let answers = String::from_utf8(connection.rest().await).unwrap();
+        let (failed, next) = answers.split_once("\r\n\r\n").unwrap();
+        assert!(failed.starts_with("HTTP/1.1 "), "{answers}");
+        assert!(next.starts_with("HTTP/1.1 200 OK\r\n"), "{answers}");
+    }
+}
+
+#[tokio::test]
+async fn a_scrape_with_a_long_body_is_answered_and_its_peer_can_send_it_to_its_end() {
+    let proxy = start().await;
+    let length = 12_000_000;
+    let head = format!(
+        "GET http://nobody/ HTTP/1.1\r\nHost: n\r\nX-Prometheus-Scrape-Timeout-Seconds: 0.1\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    let body = vec![b'x'; length];
+    // Two seconds are given to what is sent in vain. A machine that stands still for as long says
+    // nothing of that.
+    until("the body sent, and the answer", SOON, async || {
+        let mut connection = proxy.connect().await;
+        connection.send(head.as_bytes()).await.unwrap();
+        connection.send(&body).await.ok()?;
+        let answer = connection.receive().await.unwrap();
+        assert_eq!(answer.header("Connection"), Some("close"));
+        assert_eq!(answer.status(), 503);
+        Some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_comes_early_behind_a_scrape_is_served_in_its_turn() {
+    let proxy = start().await;
+    let mut poll = proxy.park("node").await;
+    let mut connection = proxy.connect().await;
+    // More than the proxy reads ahead.
+    let scrapes = 200;
+    let scrape = format!(
+        "GET http://node/metrics HTTP/1.1\r\nHost: node\r\nX: {}\r\n\r\n",
+        "x".repeat(400)
+    );
+    connection
+        .send(scrape.repeat(scrapes).as_bytes())
+        .await
+        .unwrap();
+    for number in 0..scrapes {
+        let given = instruction(&mut poll).await;
+        poll.send(&crate::support::poll("node", "")).await.unwrap();
+        proxy
+            .push(answer(&given.id, &format!("answer {number}")))
+            .await;
+        let answer = connection.receive().await.unwrap();
+        assert_eq!(answer.text(), format!("answer {number}"));
+    }
 }
 
 #[tokio::test]
