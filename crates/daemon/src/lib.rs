@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line: one-line usage errors, Go's spelling of flags, durations |
 //! | [`logging`] | one line per event on stderr, in logfmt or JSON |
 //! | [`exit`] | from the result of a run to the code and the line that a process ends with |
+//! | [`runtime`] | the event loop, from the start to the end |
 //! | [`shutdown`] | signals, the tasks in hand, the grace period |
 //! | [`systemd`] | sockets that systemd hands over, and what it is told |
 //! | [`file_limit`] | how many connections the system allows |
@@ -39,6 +40,7 @@ mod rate;
 mod recent;
 pub mod reload;
 pub mod respond;
+pub mod runtime;
 pub mod san;
 pub mod secret;
 pub mod shutdown;

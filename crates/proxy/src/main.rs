@@ -1,24 +1,20 @@
-//! The `proxy` command.
+//! The `proxy` program.
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use pushprox_daemon::{Shutdown, cli, exit, file_limit, logging, systemd};
+use pushprox_daemon::{Shutdown, cli, exit, file_limit, logging, runtime, systemd};
 use pushprox_proxy::access::{DoorAddress, Roles};
 use pushprox_proxy::cli::Args;
 use pushprox_proxy::{Access, Config, Door, Entrance, run};
 use tracing::info;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let args: Args = cli::parse();
     logging::init(&args.log, &args.logger_name);
-    exit::code("proxy", start(&args).await)
+    exit::code("proxy", runtime::run(|shutdown| start(&args, shutdown)))
 }
 
-async fn start(args: &Args) -> anyhow::Result<()> {
-    let shutdown = Shutdown::new();
-    shutdown.signals().context("cannot handle signals")?;
+async fn start(args: &Args, shutdown: Shutdown) -> anyhow::Result<()> {
     let access = Access::load(args.web_config.clone(), args.auth_config.clone())?;
     let mut doors = Vec::new();
     if args.systemd_socket {
