@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -12,9 +13,10 @@ use pushprox_daemon::respond;
 use pushprox_protocol::message::body::{CHUNK_END, Framing, LAST_CHUNK, chunk_start};
 use pushprox_protocol::message::put_line;
 use pushprox_protocol::message::scrape::ScrapeError;
-use pushprox_protocol::{ScrapeId, Target};
+use pushprox_protocol::{ScrapeId, timeout};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::Proxy;
 use crate::access::{Peer, Role};
@@ -26,6 +28,9 @@ use crate::http1::socket::Socket;
 use crate::limits::told;
 use crate::parting::part;
 use crate::progress::{Patience, Stalled};
+use report::Report;
+
+mod report;
 
 /// How an answer could not be sent whole.
 #[derive(Debug, thiserror::Error)]
@@ -52,9 +57,16 @@ pub(crate) async fn serve(
     let parsed = request.scrape.take()?;
     drop(socket.split_ahead(request.head));
     socket.settle(&proxy.buffers);
+    let asked = parsed.as_ref().as_ref().ok();
+    let timeout = proxy
+        .timeouts
+        .clamp(asked.and_then(|scrape| scrape.timeout));
+    let deadline = started + timeout;
     let access = &proxy.access;
-    let admitted = access.admit(peer, Role::Scraper, request.shown(), Place::Proxied);
-    let grant = match admitted.await {
+    let admitted = pin!(access.admit(peer, Role::Scraper, request.shown(), Place::Proxied));
+    let told_by = deadline - timeout::answer_margin(timeout);
+    let granted = by(told_by, admitted).await;
+    let grant = match granted.unwrap_or(Err(Denied::Busy)) {
         Ok(grant) => grant,
         Err(denied) => return Box::pin(deny(socket, &denied, &request, proxy)).await,
     };
@@ -69,9 +81,7 @@ pub(crate) async fn serve(
         return Box::pin(deny(socket, &denied, &request, proxy)).await;
     }
     drop(grant);
-    let timeout = proxy.timeouts.clamp(scrape.timeout);
     let mut report = Report::new(ScrapeId::random(), scrape.target.clone(), started);
-    let deadline = started + timeout;
     let rendezvous = &proxy.rendezvous;
     let answered = match rendezvous.scrape(report.id, scrape, timeout, started) {
         Ok(mut pending) => tokio::select! {
@@ -97,12 +107,8 @@ pub(crate) async fn serve(
     let ends_with_connection = ends_with_connection(&answer, &request);
     // In a box of its own, as small as the one that it is called from.
     let mut answer = Box::pin(send(&mut socket, answer, &request, &mut report, proxy));
-    // Most answers are there, and go out at once.
-    let sent = match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
-        Poll::Ready(sent) => Ok(sent),
-        // Whatever its client or Prometheus do, nothing of a scrape outlasts its time.
-        Poll::Pending => Box::pin(timeout_at(deadline, answer.as_mut())).await,
-    };
+    // Whatever its client or Prometheus do, nothing of a scrape outlasts its time.
+    let sent = by(deadline, answer.as_mut()).await;
     drop(answer);
     match sent {
         Ok(Ok(())) => report.answered(),
@@ -120,6 +126,14 @@ pub(crate) async fn serve(
     match request.goes_on() && !ends_with_connection {
         true => Some(socket),
         false => end(socket, &request, proxy).await,
+    }
+}
+
+/// Has something done by `deadline`. Most of it is done at once, without a timer.
+async fn by<F: Future>(deadline: Instant, mut work: Pin<&mut F>) -> Result<F::Output, Elapsed> {
+    match poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        Poll::Ready(done) => Ok(done),
+        Poll::Pending => Box::pin(timeout_at(deadline, work)).await,
     }
 }
 
@@ -332,56 +346,6 @@ impl From<ScrapeError> for Failure {
             ScrapeError::Method => Self::Method,
             ScrapeError::Target(name) => Self::Target(name),
             ScrapeError::Message(_) => Self::Target(pushprox_protocol::fqdn::NameError::Uri),
-        }
-    }
-}
-
-/// One scrape's line in the log, written when it ends, whichever way.
-#[derive(Debug)]
-struct Report {
-    id: ScrapeId,
-    target: Target,
-    started: Instant,
-    status: u16,
-    bytes: u64,
-    is_told: bool,
-}
-
-impl Report {
-    fn new(id: ScrapeId, target: Target, started: Instant) -> Self {
-        Self {
-            id,
-            target,
-            started,
-            status: 0,
-            bytes: 0,
-            is_told: false,
-        }
-    }
-
-    /// The answer has been passed on whole.
-    fn answered(&mut self) {
-        self.is_told = true;
-        let (status, bytes) = (self.status, self.bytes);
-        if (200..300).contains(&status) {
-            debug!(scrape_id = %self.id, fqdn = %self.target, outcome = "answered", status, bytes, duration = ?self.started.elapsed(), "scrape");
-        } else {
-            warn!(scrape_id = %self.id, fqdn = %self.target, outcome = "the target is unhealthy", status, bytes, duration = ?self.started.elapsed(), "scrape");
-        }
-    }
-
-    /// It has ended in a failure.
-    fn end(&mut self, outcome: &dyn std::fmt::Display) {
-        self.is_told = true;
-        let duration = self.started.elapsed();
-        warn!(scrape_id = %self.id, fqdn = %self.target, %outcome, bytes = self.bytes, ?duration, "scrape");
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        if !self.is_told {
-            self.end(&"the proxy has gone down before the answer came");
         }
     }
 }
