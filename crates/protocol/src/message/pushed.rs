@@ -120,9 +120,11 @@ impl PushedHead {
                     });
                 }
                 Some(Field::TransferEncoding) => match header.value.trim_ascii() {
-                    coding if coding.eq_ignore_ascii_case(b"chunked") => self.is_chunked = true,
+                    coding if coding.eq_ignore_ascii_case(b"chunked") && !self.is_chunked => {
+                        self.is_chunked = true;
+                    }
                     coding if coding.eq_ignore_ascii_case(b"identity") => {}
-                    // What it was coded with would have to be undone, and never is.
+                    // What it was coded with, or coded with twice, would have to be undone, and never is.
                     _ => return Err(MessageError::Coding),
                 },
                 Some(Field::ScrapeTimeout) => {}
@@ -304,6 +306,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\n\r\n",
             "HTTP/1.1 200 OK\r\nId: 1\r\nId: 1\r\n\r\n",
             "HTTP/1.1 200 OK\r\nId: 1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nId: 1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
             "\u{1}\u{2}",
         ] {
             assert!(parse(text).is_err(), "{text:?}");
