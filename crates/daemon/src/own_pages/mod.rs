@@ -1,8 +1,9 @@
 //! What every daemon tells about itself: `/metrics`, `/-/healthy`, `/-/ready`.
 
 mod address;
+mod crowd;
 
-use std::convert::Infallible;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +16,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
 
+use self::crowd::{Crowd, Guest};
 use crate::Shutdown;
+use crate::exit::causes;
 use crate::guard::{Denied, Place};
 use crate::listen::Listener;
 use crate::metrics::Registry;
 use crate::respond;
-use crate::web::{Accepted, Web};
+use crate::web::{Accepted, ClientCertificate, Web};
 pub use address::{MetricsAddress, serve};
 
 /// Answers a request for one of the daemon's own pages, or nothing where `path` is none of them.
@@ -74,31 +78,25 @@ async fn serve_on(
         web,
         shutdown: shutdown.clone(),
     });
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let crowd = Arc::new(Crowd::new(MAX_CONNECTIONS));
     loop {
         let accepted = async {
-            let permit = Arc::clone(&room).acquire_owned().await;
-            (permit, listener.accept().await)
+            let (stream, peer) = listener.accept().await;
+            (stream, peer, crowd.join().await)
         };
-        let (permit, (stream, peer)) = tokio::select! {
+        let (stream, peer, guest) = tokio::select! {
             accepted = accepted => accepted,
             () = shutdown.cancelled() => return,
         };
+        let Some(guest) = guest else { return };
         let pages = Arc::clone(&pages);
         shutdown.spawn(async move {
-            let until = Instant::now() + HANDSHAKE_TIMEOUT;
-            let served = match pages.web.accept(stream, until, || ()).await {
-                Ok(Accepted::Plain(stream)) => pages.serve_connection(stream, peer).await,
-                Ok(Accepted::Tls(stream, _)) => pages.serve_connection(stream, peer).await,
-                Err(error) => {
-                    debug!(%error, %peer, "a TLS handshake failed");
-                    return;
+            tokio::select! {
+                () = pages.serve(stream, peer, &guest) => {}
+                () = guest.is_turned_out() => {
+                    debug!(%peer, "a connection for the daemon's own pages makes room for another");
                 }
-            };
-            if let Err(error) = served {
-                debug!(%error, %peer, "connection for the daemon's own pages broke off");
             }
-            drop(permit);
         });
     }
 }
@@ -110,14 +108,59 @@ struct Pages {
     shutdown: Shutdown,
 }
 
+/// Who asks.
+struct Peer<'a> {
+    address: SocketAddr,
+    guest: &'a Guest,
+    /// What was verified in the handshake, and the whole chain that was shown then.
+    certificate: Option<(ClientCertificate, Vec<CertificateDer<'static>>)>,
+}
+
 impl Pages {
+    async fn serve(&self, stream: TcpStream, address: SocketAddr, guest: &Guest) {
+        let until = Instant::now() + FIRST_HEAD_TIMEOUT;
+        let accepted = tokio::select! {
+            accepted = self.web.accept(stream, until, || ()) => accepted,
+            () = self.shutdown.cancelled() => return,
+        };
+        let mut peer = Peer {
+            address,
+            guest,
+            certificate: None,
+        };
+        let served = match accepted {
+            Ok(Accepted::Plain(stream)) => self.serve_connection(stream, &peer, until).await,
+            Ok(Accepted::Tls(stream, certificate)) => {
+                let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                peer.certificate = certificate.map(|certificate| (certificate, chain.to_vec()));
+                self.serve_connection(stream, &peer, until).await
+            }
+            Err(error) => {
+                debug!(%error, peer = %address, "a TLS handshake failed");
+                return;
+            }
+        };
+        if let Err(error) = served {
+            debug!(
+                error = causes(&error),
+                peer = %address,
+                "connection for the daemon's own pages broke off"
+            );
+        }
+    }
+
     async fn serve_connection(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin,
-        peer: SocketAddr,
+        peer: &Peer<'_>,
+        until: Instant,
     ) -> hyper::Result<()> {
         let answer = service_fn(|request: Request<Incoming>| async move {
-            Ok::<_, Infallible>(self.admit(&request, peer).await)
+            peer.guest.ask();
+            match self.still_trusts(peer) {
+                true => Ok(self.admit(&request, peer.address).await),
+                false => Err("the client's certificate is no longer good"),
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -125,17 +168,28 @@ impl Pages {
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), answer);
         let mut connection = std::pin::pin!(connection);
+        let asks_for_nothing = async {
+            sleep_until(until).await;
+            if peer.guest.has_asked() {
+                pending::<()>().await;
+            }
+        };
         tokio::select! {
             ended = connection.as_mut() => return ended,
+            () = asks_for_nothing => return Ok(()),
             () = self.shutdown.cancelled() => {}
-            () = tokio::time::sleep(LONGEST_CONNECTION) => {}
+            () = sleep(LONGEST_CONNECTION) => {}
         }
         connection.as_mut().graceful_shutdown();
         // A peer that does not read its answer must neither hold the shutdown up nor keep the
         // connection from others.
-        tokio::time::timeout(CLOSING_TIMEOUT, connection)
-            .await
-            .unwrap_or(Ok(()))
+        timeout(CLOSING_TIMEOUT, connection).await.unwrap_or(Ok(()))
+    }
+
+    /// Whether the certificate that a connection began with, if it did with one, is still good.
+    fn still_trusts(&self, peer: &Peer<'_>) -> bool {
+        let certificate = peer.certificate.as_ref();
+        certificate.is_none_or(|(certificate, chain)| self.web.still_trusts(certificate, chain))
     }
 
     async fn admit(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
@@ -188,10 +242,10 @@ const HEALTHY: &str = "/-/healthy";
 /// Path that answers 503 while the daemon cannot do its work.
 const READY: &str = "/-/ready";
 
-/// A peer that does not get on with it is let go of.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the head of the first request on a connection, with the TLS handshake.
+const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Also how long a connection may idle between requests.
+/// How long a connection may idle between requests, the head of the next one included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
 const LONGEST_CONNECTION: Duration = Duration::from_secs(600);
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -199,109 +253,4 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_HEAD: usize = 16 * 1_024;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpStream;
-
-    async fn start(ready: Arc<AtomicBool>) -> (SocketAddr, Shutdown) {
-        start_with(ready, Web::open()).await
-    }
-
-    async fn start_with(ready: Arc<AtomicBool>, web: Web) -> (SocketAddr, Shutdown) {
-        let listener = "127.0.0.1:0"
-            .parse::<crate::listen::ListenAddress>()
-            .unwrap()
-            .bind()
-            .await
-            .unwrap();
-        let address = listener.local_addr().unwrap();
-        let shutdown = Shutdown::new();
-        let is_ready = move || ready.load(Ordering::Relaxed);
-        shutdown.spawn(serve_on(
-            listener,
-            Arc::new(Registry::new()),
-            is_ready,
-            Arc::new(web),
-            shutdown.clone(),
-        ));
-        (address, shutdown)
-    }
-
-    async fn ask(address: SocketAddr, request: &str) -> String {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(
-                format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes(),
-            )
-            .await
-            .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    }
-
-    #[tokio::test]
-    async fn pages_answer_and_others_do_not() {
-        let ready = Arc::new(AtomicBool::new(false));
-        let (address, shutdown) = start(Arc::clone(&ready)).await;
-        for (request, wanted) in [
-            ("GET /-/healthy", "HTTP/1.1 200 OK\r\n"),
-            ("GET /-/ready", "HTTP/1.1 503 not ready\r\n"),
-            ("GET /metrics", "HTTP/1.1 200 OK\r\n"),
-            (
-                "POST /metrics",
-                "HTTP/1.1 405 method not allowed here, use GET or HEAD\r\n",
-            ),
-            ("GET /", "HTTP/1.1 404 not found; there are"),
-        ] {
-            let answer = ask(address, request).await;
-            assert!(answer.starts_with(wanted), "{request}: {answer}");
-        }
-        ready.store(true, Ordering::Relaxed);
-        assert!(
-            ask(address, "GET /-/ready")
-                .await
-                .starts_with("HTTP/1.1 200")
-        );
-        let head = ask(address, "HEAD /metrics").await;
-        assert!(head.ends_with("\r\n\r\n"), "{head}");
-        assert!(shutdown.drain(Duration::from_secs(60)).await);
-    }
-
-    #[tokio::test]
-    async fn a_rate_limit_is_not_for_probes() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("web.yml");
-        std::fs::write(&file, "rate_limit: {interval: 1h, burst: 1}\n").unwrap();
-        let web = Web::load(Some(file)).unwrap();
-        let (address, shutdown) = start_with(Arc::new(AtomicBool::new(true)), web).await;
-        for (request, wanted) in [
-            ("GET /-/healthy", "HTTP/1.1 200 "),
-            ("GET /metrics", "HTTP/1.1 200 "),
-            ("GET /metrics", "HTTP/1.1 429 "),
-            ("GET /-/healthy", "HTTP/1.1 200 "),
-            ("GET /-/ready", "HTTP/1.1 200 "),
-        ] {
-            let answer = ask(address, request).await;
-            assert!(answer.starts_with(wanted), "{request}: {answer}");
-        }
-        assert!(shutdown.drain(Duration::from_secs(60)).await);
-    }
-
-    #[tokio::test]
-    async fn the_shutdown_closes_idle_connections() {
-        let (address, shutdown) = start(Arc::new(AtomicBool::new(true))).await;
-        let mut idle = TcpStream::connect(address).await.unwrap();
-        idle.write_all(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n")
-            .await
-            .unwrap();
-        let mut buffer = [0; 15];
-        idle.read_exact(&mut buffer).await.unwrap();
-        assert_eq!(&buffer, b"HTTP/1.1 200 OK");
-        assert!(shutdown.drain(Duration::from_secs(60)).await);
-        let mut rest = Vec::new();
-        idle.read_to_end(&mut rest).await.unwrap();
-    }
-}
+mod tests;
