@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use pushprox_daemon::cli::positive_go_duration;
+use pushprox_daemon::cli::{file_name, positive_go_duration};
 use pushprox_daemon::logging::LogArgs;
 use pushprox_daemon::own_pages::MetricsAddress;
 use pushprox_peer::args::ToProxyArgs;
@@ -81,7 +81,7 @@ pub struct Args {
     pub job_name: JobName,
 
     /// YAML file with settings for each scrape config, such as scrape_interval.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = file_name)]
     pub job_template: Option<PathBuf>,
 
     /// How often proxies are asked for their clients; in the mode http-sd, by Prometheus, in whole
@@ -109,7 +109,7 @@ pub struct Args {
     pub to_proxies: ToProxyArgs,
 
     /// File that tells how to reach the Kubernetes API from outside a cluster.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = file_name)]
     pub kubeconfig: Option<PathBuf>,
 
     /// Do everything once and end; the exit code is 0 if Prometheus has it all.
@@ -122,7 +122,7 @@ pub struct Args {
 
     /// File with TLS, users, headers and a rate limit for that address, in the format of
     /// Prometheus's exporters.
-    #[arg(long = "web.config.file", value_name = "FILE")]
+    #[arg(long = "web.config.file", value_name = "FILE", value_parser = file_name)]
     pub web_config: Option<PathBuf>,
 
     /// Name of the logger, in each line of the log.

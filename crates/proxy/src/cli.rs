@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use pushprox_daemon::cli::{go_duration, positive_go_duration};
+use pushprox_daemon::cli::{file_name, go_duration, positive_go_duration};
 use pushprox_daemon::logging::LogArgs;
 
 use crate::access::DoorAddress;
@@ -29,11 +29,11 @@ pub struct Args {
     pub systemd_socket: bool,
 
     /// File with TLS, users, headers and a rate limit, in the format of Prometheus's exporters
-    #[arg(long = "web.config.file", value_name = "FILE")]
+    #[arg(long = "web.config.file", value_name = "FILE", value_parser = file_name)]
     pub web_config: Option<PathBuf>,
 
     /// File that says who may scrape, poll and look
-    #[arg(long = "auth.config.file", value_name = "FILE")]
+    #[arg(long = "auth.config.file", value_name = "FILE", value_parser = file_name)]
     pub auth_config: Option<PathBuf>,
 
     /// How long a client stays registered after its last poll has ended

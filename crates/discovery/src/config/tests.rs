@@ -93,6 +93,18 @@ fn mistakes_are_one_line_each() {
             &["--proxy-url", "u:secret@x"],
             "--proxy-url: the URL begins neither with http:// nor with https://",
         ),
+        (
+            &["--web.config.file="],
+            "--web.config.file: the value is empty; give the name of a file",
+        ),
+        (
+            &["--job-template", ""],
+            "--job-template: the value is empty; give the name of a file",
+        ),
+        (
+            &["--kubeconfig="],
+            "--kubeconfig: the value is empty; give the name of a file",
+        ),
         (&["--tls.cacert", "/ca.pem"], "--proxy-url: it has no https"),
         (
             &["--tls.server-name", "p.test"],

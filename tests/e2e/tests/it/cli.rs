@@ -71,6 +71,14 @@ async fn what_is_wrong_on_the_proxys_command_line_is_said_in_one_line() {
             &["--web.listen-address", "99999"],
         ),
         (
+            &["--web.config.file="],
+            &["--web.config.file", "give the name of a file"],
+        ),
+        (
+            &["--auth.config.file="],
+            &["--auth.config.file", "give the name of a file"],
+        ),
+        (
             &["--log.level=loud"],
             &["--log.level", "loud", "debug", "warn"],
         ),
