@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_readme() {
+    fn what_is_not_given_has_its_default() {
         let config = config(&[], None).unwrap();
         assert_eq!(config.timeouts, ScrapeTimeouts::default());
         assert_eq!(config.retry_initial_wait, Duration::from_secs(1));

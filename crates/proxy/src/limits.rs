@@ -229,19 +229,22 @@ mod tests {
     fn each_limit_has_its_own_counter_from_the_start() {
         let mut registry = Registry::new();
         let hits = LimitHits::register(&mut registry);
+        let assert_counts = |count: fn(Limit) -> u64| {
+            let (_, text) = registry.encode(None);
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            for limit in Limit::ALL {
+                let (label, count) = (limit.label(), count(limit));
+                let line = format!("pushprox_limit_hits_total{{limit=\"{label}\"}} {count}\n");
+                assert!(text.contains(&line), "{line}{text}");
+            }
+        };
+        assert_counts(|_| 0);
         for limit in Limit::ALL {
             hits.count(Some(limit));
         }
         hits.count(Some(Limit::Names));
         hits.count(None);
-        let (_, text) = registry.encode(None);
-        let text = String::from_utf8(text.to_vec()).unwrap();
-        for limit in Limit::ALL {
-            let count = if limit == Limit::Names { 2 } else { 1 };
-            let label = limit.label();
-            let line = format!("pushprox_limit_hits_total{{limit=\"{label}\"}} {count}\n");
-            assert!(text.contains(&line), "{line}{text}");
-        }
+        assert_counts(|limit| if limit == Limit::Names { 2 } else { 1 });
     }
 
     #[test]

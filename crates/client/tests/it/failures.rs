@@ -286,11 +286,14 @@ async fn a_head_does_not_wait_for_a_body_that_is_long_in_coming() {
 async fn a_target_that_stops_in_the_middle_is_cut_off_when_the_time_is_up() {
     let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
     let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
+    let before = Instant::now();
     proxy.hand_out(&scrape("1", "", "6", "")).await;
     let pull = target.next().await;
     pull.reply("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
     let push = proxy.push().await;
     assert!(!push.is_whole);
+    let took = before.elapsed();
+    assert!(took >= Duration::from_secs(6), "{took:?}");
     client.stop().await;
 }
 

@@ -330,7 +330,7 @@ async fn nothing_of_a_scrape_outlasts_its_time() {
     let mut poll = proxy.park("node").await;
     let mut scrape = proxy.scrape("http://node/metrics", 5.0).await;
     let given = instruction(&mut poll).await;
-    // A client that sends its answer a little at a time, and never all of it.
+    // A client that sends the beginning of its answer, and never the rest.
     let mut sends = proxy.connect().await;
     sends
         .send(b"POST /push HTTP/1.1\r\nHost: p\r\nContent-Length: 1000\r\n\r\n")

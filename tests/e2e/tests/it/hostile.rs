@@ -212,7 +212,7 @@ async fn requests_that_are_none_are_refused_or_cut_off() {
 }
 
 #[tokio::test]
-async fn unusable_scrape_times_count_as_the_default() {
+async fn scrapes_with_unusable_times_are_answered_and_nothing_spins() {
     let proxy = Proxy::start(&["--scrape.default-timeout=1s", "--scrape.max-timeout=2s"]).await;
     let mut scrapes = JoinSet::new();
     for value in [
