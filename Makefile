@@ -72,4 +72,4 @@ docker: $(addprefix docker-,$(IMAGES)) ## Build the images: make docker TAGBASE=
 
 .PHONY: $(addprefix docker-,$(IMAGES))
 $(addprefix docker-,$(IMAGES)): docker-%:
-	docker build $(if $(REVISION),--build-arg PUSHPROX_REVISION=$(REVISION)) -t $(TAGBASE)/$*:$(VERSION) -f Dockerfile.$* .
+	docker build --build-arg PUSHPROX_VERSION=$(VERSION) $(if $(REVISION),--build-arg PUSHPROX_REVISION=$(REVISION)) -t $(TAGBASE)/$*:$(VERSION) -f Dockerfile.$* .
