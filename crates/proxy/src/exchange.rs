@@ -256,5 +256,5 @@ impl Drop for Body {
 /// What hyper buffers in either direction.
 const MAX_BUFFERED: usize = 256 * 1024;
 
-/// For a page to be read by a peer that reads slowly: no scrape takes longer either.
+/// For a page to be read by a peer that reads slowly, but does read.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(300);
