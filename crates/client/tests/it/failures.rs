@@ -50,11 +50,12 @@ async fn a_host_without_an_address_is_told() {
 
 #[tokio::test]
 async fn a_target_that_hangs_is_given_up_on_before_the_scrape_is_over() {
-    let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
-    let client = Client::start(&proxy.url(), &target.url("/metrics"), &[]);
     // There is a second left to tell it in. A machine that stands still for as long says nothing of
-    // that.
-    let (push, left) = until("a push in time", SOON, async || {
+    // that, and what comes of it late must not be taken for what comes of the next try.
+    let (url, push, left) = until("a push in time", SOON, async || {
+        let (mut proxy, mut target) = (Proxy::start().await, Peer::start().await);
+        let url = target.url("/metrics");
+        let client = Client::start(&proxy.url(), &url, &[]);
         let before = Instant::now();
         proxy.hand_out(&scrape("1", "", "60", "")).await;
         let _pull = target.next().await;
@@ -62,16 +63,13 @@ async fn a_target_that_hangs_is_given_up_on_before_the_scrape_is_over() {
         let push = timeout(Duration::from_secs(3), proxy.push()).await.ok()?;
         let (_, left) = push.text().split_once("X-Prometheus-Scrape-Timeout: ")?;
         let left: f64 = left.lines().next()?.parse().ok()?;
-        (push.is_whole && left > 0.0).then_some((push, left))
+        client.shutdown.begin();
+        (push.is_whole && left > 0.0).then_some((url, push, left))
     })
     .await;
-    client.shutdown.begin();
     assert_eq!(
         push.status_line(),
-        format!(
-            "HTTP/1.1 504 target {} did not answer within 59s",
-            target.url("/metrics")
-        )
+        format!("HTTP/1.1 504 target {url} did not answer within 59s")
     );
     assert!(left <= 1.0, "{left}");
 }
