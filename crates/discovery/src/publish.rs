@@ -168,7 +168,7 @@ impl Publisher {
     /// Whatever keeps Prometheus from having all of `snapshot`.
     pub async fn publish(&mut self, snapshot: &Arc<Snapshot>) -> Result<(), PublishError> {
         let sd = self.write_sd(snapshot).await;
-        let material = self.material(snapshot)?;
+        let material = self.material(snapshot).await?;
         let config = &material.config;
         if let Some(refused) = &self.refused
             && refused.config == *config
@@ -208,18 +208,18 @@ impl Publisher {
         Ok(())
     }
 
-    fn material(&mut self, snapshot: &Snapshot) -> Result<Material, PublishError> {
+    async fn material(&mut self, snapshot: &Snapshot) -> Result<Material, PublishError> {
         let to_proxies = self.settings.to_proxies.current();
         let style = &self.settings.style.with_url(to_proxies.proxy_url());
         let proxies = snapshot.proxies.iter().map(|(proxy, _)| proxy);
         let material = self.source.make(|base, template| {
             let jobs = jobs(proxies.clone(), style, template);
-            if self.settings.source.is_some() {
-                base::insert(base, &jobs)
-            } else {
-                base::alone(&jobs)
+            match self.settings.source {
+                Some(_) => base::insert(base, &jobs),
+                None => base::alone(&jobs),
             }
         });
+        let material = material.await;
         let made = material.as_ref();
         let is_usable = made.is_ok_and(|material| material.complaint.is_none());
         self.metrics.source_unusable.set(i64::from(!is_usable));
@@ -329,7 +329,7 @@ impl Publisher {
         if self.settings.files.target.exists() {
             return;
         }
-        let written = match self.material(&Snapshot::default()) {
+        let written = match self.material(&Snapshot::default()).await {
             Ok(material) => self.write_target(material.config).await,
             Err(error) => Err(error),
         };

@@ -1,7 +1,7 @@
 //! The operator's two files, the base and the job template: read anew each time, and where they
 //! cannot be used, as they were when they could.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -55,7 +55,7 @@ impl Source {
     /// # Errors
     ///
     /// In words, why neither can be used.
-    pub fn make(
+    pub async fn make(
         &self,
         make: impl Fn(&[u8], &Template) -> Result<Vec<u8>, BaseError>,
     ) -> Result<Material, String> {
@@ -70,7 +70,7 @@ impl Source {
                 parts,
             })
         };
-        let complaint = match self.read() {
+        let complaint = match self.read().await {
             Err(error) => error,
             Ok(parts) if self.is_set_aside(&parts) => {
                 "the base or the job template is not used as it is now, for Prometheus refuses it"
@@ -114,24 +114,30 @@ impl Source {
             .is_some_and(|(aside, until)| aside == parts && Instant::now() < *until)
     }
 
-    fn read(&self) -> Result<Parts, String> {
-        let read = |path: &Option<PathBuf>| {
-            let Some(path) = path else {
-                return Ok(Arc::default());
-            };
-            match writer::read(path) {
-                Ok(Some(bytes)) => Ok(bytes.into()),
-                Ok(None) => Err(format!(
-                    "cannot read {}: there is no such file",
-                    path.display()
-                )),
-                Err(error) => Err(error.to_string()),
-            }
-        };
-        Ok(Parts {
-            base: read(&self.base)?,
-            template: read(&self.template)?,
-        })
+    /// Beside the runtime's thread: a file system may take its time.
+    async fn read(&self) -> Result<Parts, String> {
+        let (base, template) = (self.base.clone(), self.template.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            Ok(Parts {
+                base: read(base.as_deref())?,
+                template: read(template.as_deref())?,
+            })
+        });
+        reading.await.map_err(|error| error.to_string())?
+    }
+}
+
+fn read(path: Option<&Path>) -> Result<Arc<[u8]>, String> {
+    let Some(path) = path else {
+        return Ok(Arc::default());
+    };
+    match writer::read(path) {
+        Ok(Some(bytes)) => Ok(bytes.into()),
+        Ok(None) => Err(format!(
+            "cannot read {}: there is no such file",
+            path.display()
+        )),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -163,8 +169,9 @@ mod tests {
             std::fs::write(self.folder.path().join(name), text).unwrap();
         }
 
-        fn make(&self) -> Result<Material, String> {
-            self.source.make(|base, _| base::insert(base, &[]))
+        async fn make(&self) -> Result<Material, String> {
+            let made = self.source.make(|base, _| base::insert(base, &[]));
+            made.await
         }
     }
 
@@ -179,6 +186,7 @@ mod tests {
         assert!(
             bench
                 .make()
+                .await
                 .unwrap_err()
                 .starts_with("the base cannot be used: it is not valid YAML")
         );
@@ -187,6 +195,7 @@ mod tests {
         assert!(
             bench
                 .make()
+                .await
                 .unwrap_err()
                 .starts_with("the job template cannot be used: it sets job_name")
         );
@@ -194,6 +203,7 @@ mod tests {
         assert!(
             bench
                 .make()
+                .await
                 .unwrap_err()
                 .ends_with("base: there is no such file")
         );
@@ -202,47 +212,47 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_turns_bad_is_used_as_it_was() {
         let mut bench = Bench::new();
-        let first = bench.make().unwrap();
+        let first = bench.make().await.unwrap();
         bench.source.is_good(&first);
         bench.write("base", "a: [");
-        let second = bench.make().unwrap();
+        let second = bench.make().await.unwrap();
         assert!(starts_with(&second, "a: 1"));
         assert!(second.complaint.unwrap().contains("not valid YAML"));
         bench.write("base", "b: 2\n");
-        let third = bench.make().unwrap();
+        let third = bench.make().await.unwrap();
         assert!(starts_with(&third, "b: 2") && third.complaint.is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_refused_base_is_set_aside_until_it_changes_or_its_time_is_up() {
         let mut bench = Bench::new();
-        bench.source.is_good(&bench.make().unwrap());
+        bench.source.is_good(&bench.make().await.unwrap());
         bench.write("base", "b: 2\n");
-        let refused = bench.make().unwrap();
+        let refused = bench.make().await.unwrap();
         let until = Instant::now() + Duration::from_secs(300);
         bench.source.set_aside(&refused, until);
-        let instead = bench.make().unwrap();
+        let instead = bench.make().await.unwrap();
         assert!(starts_with(&instead, "a: 1"));
         assert!(instead.complaint.is_some());
         bench.source.is_good(&instead);
         assert!(
-            starts_with(&bench.make().unwrap(), "a: 1"),
+            starts_with(&bench.make().await.unwrap(), "a: 1"),
             "still set aside"
         );
         bench.write("base", "c: 3\n");
-        assert!(starts_with(&bench.make().unwrap(), "c: 3"));
+        assert!(starts_with(&bench.make().await.unwrap(), "c: 3"));
         bench.write("base", "b: 2\n");
         tokio::time::advance(Duration::from_secs(301)).await;
-        assert!(starts_with(&bench.make().unwrap(), "b: 2"));
+        assert!(starts_with(&bench.make().await.unwrap(), "b: 2"));
     }
 
     #[tokio::test]
     async fn the_only_base_is_not_set_aside() {
         let mut bench = Bench::new();
-        let only = bench.make().unwrap();
+        let only = bench.make().await.unwrap();
         bench
             .source
             .set_aside(&only, Instant::now() + Duration::from_secs(300));
-        assert!(bench.make().unwrap().complaint.is_none());
+        assert!(bench.make().await.unwrap().complaint.is_none());
     }
 }
