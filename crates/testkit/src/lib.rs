@@ -8,6 +8,7 @@
 //! - [`seeds`] are bytes to try parsers with: recordings, and what lies near them
 //! - [`tls`] issues certificates, and has curl use them
 //! - [`target`] is a scrape target whose answer a test writes itself
+//! - [`hanging`] is a file whose readers wait
 //! - [`network`] gives a test hosts of its own whose cables it can cut
 //! - [`rest`] holds a program to what it had open and in memory before a fault
 //! - [`wait`] waits for a condition, never for a length of time
@@ -21,6 +22,7 @@
     reason = "a step of a test that fails must fail the test, with a backtrace"
 )]
 
+pub mod hanging;
 pub mod network;
 pub mod nginx;
 pub mod node_exporter;

@@ -1,12 +1,11 @@
 //! Killed at any moment, stopped at any moment, out of disk or kept from writing: files are whole, and
 //! the next run brings everything to its end.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pushprox_testkit::process::{Daemon, command, run};
+use pushprox_testkit::hanging::Hanging;
+use pushprox_testkit::process::Daemon;
 use pushprox_testkit::wait::{idle, until};
 use pushprox_testkit::wire::get;
 
@@ -229,24 +228,11 @@ async fn a_base_that_cannot_be_read_to_its_end_holds_up_neither_the_pages_nor_th
     let bench = Bench::new().await;
     let mut discovery = bench.start(&[]).await;
     discovery.has_published().await;
-    // As a file system does that hangs: whoever reads it waits.
-    let base = bench.path().join("base");
-    fs::remove_file(&base).unwrap();
-    let mut pipe = command("mkfifo");
-    pipe.arg(&base);
-    assert_eq!(run(pipe).await.code, Some(0));
-    let mut writing = OpenOptions::new();
-    writing.write(true).custom_flags(O_NONBLOCK);
+    let base = Hanging::replace(&bench.path().join("base")).await;
     let one = Roster::of(&["a"]).await;
     bench.service("web", &[(one.address(), true)]);
-    let _writes_nothing = until("discovery reads it", SOON, async || {
-        writing.open(&base).ok()
-    })
-    .await;
+    let _reading = base.is_read().await;
     assert_eq!(get(discovery.address, "/-/healthy").await.status(), 200);
     discovery.daemon.terminate();
     assert_eq!(discovery.daemon.ended(SOON).await.code(), Some(0));
 }
-
-/// Of fcntl.h on Linux. With it, a pipe that nobody reads cannot be opened to write.
-const O_NONBLOCK: i32 = 0o4000;

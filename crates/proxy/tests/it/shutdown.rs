@@ -1,10 +1,9 @@
 //! How the proxy goes down.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
-use pushprox_testkit::process::{command, run};
+use pushprox_testkit::hanging::Hanging;
+use pushprox_testkit::process::command;
 use pushprox_testkit::pushprox;
 use pushprox_testkit::wait::{SOON, until};
 use pushprox_testkit::wire::{Connection, get};
@@ -97,26 +96,13 @@ async fn half_a_request_does_not_hold_the_proxy_up() {
 async fn a_file_that_cannot_be_read_to_its_end_does_not_hold_up_the_proxys() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("web.yml");
-    fs::write(&file, "rate_limit: {interval: 1ms, burst: 1000}\n").unwrap();
+    std::fs::write(&file, "rate_limit: {interval: 1ms, burst: 1000}\n").unwrap();
     let mut program = command(env!("CARGO_BIN_EXE_proxy"));
     program
         .arg("--web.listen-address=127.0.0.1:0")
         .arg(format!("--web.config.file={}", file.display()));
     let mut proxy = pushprox::Proxy::run(program).await;
-    // As a file system does that hangs: whoever reads it waits.
-    fs::remove_file(&file).unwrap();
-    let mut pipe = command("mkfifo");
-    pipe.arg(&file);
-    assert_eq!(run(pipe).await.code, Some(0));
-    let mut writing = OpenOptions::new();
-    writing.write(true).custom_flags(O_NONBLOCK);
-    let _writes_nothing = until("the proxy reads it", SOON, async || {
-        writing.open(&file).ok()
-    })
-    .await;
+    let _reading = Hanging::replace(&file).await.is_read().await;
     proxy.daemon.terminate();
     assert_eq!(proxy.daemon.ended(SOON).await.code(), Some(0));
 }
-
-/// Of fcntl.h on Linux. With it, a pipe that nobody reads cannot be opened to write.
-const O_NONBLOCK: i32 = 0o4000;
